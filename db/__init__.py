@@ -1,0 +1,1 @@
+"""Rows in, rows out: one typed function per statement of sql/queries."""

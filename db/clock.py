@@ -1,0 +1,113 @@
+"""What the clock does, and suspensions: the statements of sql/queries/clock.sql and hold.sql."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from db.lease import Place
+from db.pool import Connection, Pool
+from db.statements import statement
+
+
+@dataclass(slots=True)
+class Moved:
+    """How many tasks moved, and from where claims should look again."""
+
+    count: int
+    places: list[Place]
+
+
+@dataclass(slots=True)
+class HeldRow:
+    workgroup: int
+    due_in: float
+
+
+@dataclass(slots=True)
+class Beat:
+    silence: float
+    """Seconds since the last beat of any server."""
+    prolonged: int
+
+
+async def next_due(pool: Pool, ns: int) -> float | None:
+    """Seconds until the next lease, delay or suspension ends (negative when one is overdue)."""
+    rows = await pool.fetch(statement("clock", "next_due"), ns)
+    value: float | None = rows[0]["due_in"]
+    return value
+
+
+async def beat(pool: Pool, ns: int, longest_silence: float, grace: float) -> Beat:
+    rows = await pool.fetch(statement("clock", "beat"), ns, longest_silence, grace)
+    return Beat(*rows[0])
+
+
+async def expire_leases(pool: Pool, ns: int, longest_silence: float, limit: int) -> Moved:
+    return await _moved(pool, statement("clock", "expire_leases"), ns, longest_silence, limit, number="n")
+
+
+async def promote_scheduled(pool: Pool, ns: int, limit: int) -> Moved:
+    return await _moved(pool, statement("clock", "promote_scheduled"), ns, limit, number="n")
+
+
+async def unpark(pool: Pool, ns: int, workgroup: int, limit: int) -> Moved:
+    return await _moved(pool, statement("hold", "unpark"), ns, workgroup, limit, number="moved")
+
+
+async def _moved(pool: Pool, sql: str, *args: object, number: str) -> Moved:
+    rows = await pool.fetch(sql, *args)
+    places = [(row["channel"], row["rank"], row["no"]) for row in rows if row["channel"]]
+    return Moved(sum(row[number] for row in rows), places)
+
+
+async def forget_claims(pool: Pool, ns: int) -> None:
+    await pool.fetch(statement("clock", "forget_claims"), ns)
+
+
+async def ready_channels(pool: Pool, ns: int, channels: list[int]) -> list[int]:
+    return [row["channel"] for row in await pool.fetch(statement("clock", "ready_channels"), ns, channels)]
+
+
+async def fold_events(pool: Pool, ns: int) -> None:
+    await pool.fetch(statement("clock", "fold_events"), ns)
+
+
+async def ping_workers(pool: Pool, ns: int, seen: dict[int, tuple[list[str], str]]) -> None:
+    """Workers that were heard of: number → channels and transport."""
+    nos = sorted(seen)
+    channels = [json.dumps(seen[n][0]) for n in nos]
+    await pool.fetch(statement("clock", "ping_workers"), ns, nos, channels, [seen[n][1] for n in nos])
+
+
+async def suspend_workgroups(
+    connection: Connection, ns: int, held: list[tuple[int, float, str | None]]
+) -> list[HeldRow]:
+    """Items: workgroup, seconds, reason. Answers those whose suspension is now longer than before."""
+    rows = await connection.fetch(
+        statement("hold", "suspend_workgroups"), ns, [x[0] for x in held], [x[1] for x in held], [x[2] for x in held]
+    )
+    return [HeldRow(*row) for row in rows]
+
+
+async def resume_workgroup(pool: Pool, ns: int, workgroup: int) -> bool:
+    return bool(await pool.fetch(statement("hold", "resume_workgroup"), ns, workgroup))
+
+
+async def park_held(pool: Pool, ns: int, limit: int) -> int:
+    rows = await pool.fetch(statement("hold", "park_held"), ns, limit)
+    moved: int = rows[0]["moved"]
+    return moved
+
+
+async def parked_free(pool: Pool, ns: int) -> list[int]:
+    return [row["workgroup"] for row in await pool.fetch(statement("hold", "parked_free"), ns)]
+
+
+async def end_holds(pool: Pool, ns: int) -> list[int]:
+    return [row["workgroup"] for row in await pool.fetch(statement("hold", "end_holds"), ns)]
+
+
+async def channels_of_workgroups(pool: Pool, ns: int, workgroups: list[int]) -> list[Place]:
+    rows = await pool.fetch(statement("hold", "channels_of_workgroups"), ns, workgroups)
+    return [(row["channel"], row["rank"], row["no"]) for row in rows]

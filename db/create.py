@@ -1,0 +1,152 @@
+"""Creating groups and tasks: one function per statement of sql/queries/create.sql."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from db.pool import Connection
+from db.statements import statement
+
+
+@dataclass(slots=True)
+class ParentRow:
+    no: int
+    id: UUID
+    group_no: int
+    place: str
+    """done (has succeeded), open (has not, and is locked) or moved (look again)."""
+
+
+@dataclass(slots=True)
+class CreatedRow:
+    ord: int
+    no: int
+    group_no: int
+    channel: int
+    rank: int
+    state: int
+    due_in: float | None
+
+
+@dataclass(slots=True)
+class ExistingTask:
+    no: int
+    id: UUID
+    group_no: int
+
+
+@dataclass(slots=True)
+class ExistingGroup:
+    id: UUID
+    group_no: int
+    made_upto: int
+
+
+@dataclass(slots=True)
+class NewGroupRow:
+    id: UUID
+    name: str
+    metadata: str | None
+
+
+@dataclass(slots=True)
+class NewTaskRow:
+    """A task to be made. `new_group` is its group's place (from 1) among the new ones, or 0 with `group_no` set."""
+
+    id: UUID
+    new_group: int
+    group_no: int
+    channel: int
+    workgroup: int
+    rank: int
+    name: str
+    input: str | None
+    metadata: str | None
+    run_after: datetime | None
+    delay: float | None
+    parent_delay: float | None
+    max_attempts: int
+    retry_delay: float
+    backoff: float
+    max_delay: float
+    weight: int
+    is_seed: bool
+    spawned_by: int | None
+    open: int
+
+
+@dataclass(slots=True)
+class NewLink:
+    parent: int
+    """Place (from 1) of a parent made in the same batch, or 0 with `parent_no` set."""
+    parent_no: int
+    child: int
+    place: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one create_tasks statement makes."""
+
+    groups: list[NewGroupRow] = field(default_factory=list)
+    tasks: list[NewTaskRow] = field(default_factory=list)
+    links: list[NewLink] = field(default_factory=list)
+
+
+async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[CreatedRow]:
+    """Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already."""
+    g, t, links = batch.groups, batch.tasks, batch.links
+    rows = await connection.fetch(
+        statement("create", "create_tasks"),
+        ns,
+        [x.id for x in g],
+        [x.name for x in g],
+        [x.metadata for x in g],
+        [x.id for x in t],
+        [x.new_group for x in t],
+        [x.group_no for x in t],
+        [x.channel for x in t],
+        [x.workgroup for x in t],
+        [x.rank for x in t],
+        [x.name for x in t],
+        [x.input for x in t],
+        [x.metadata for x in t],
+        [x.run_after for x in t],
+        [x.delay for x in t],
+        [x.parent_delay for x in t],
+        [x.max_attempts for x in t],
+        [x.retry_delay for x in t],
+        [x.backoff for x in t],
+        [x.max_delay for x in t],
+        [x.weight for x in t],
+        [x.is_seed for x in t],
+        [x.spawned_by for x in t],
+        [x.open for x in t],
+        [x.parent for x in links],
+        [x.parent_no for x in links],
+        [x.child for x in links],
+        [x.place for x in links],
+    )
+    return [CreatedRow(*row) for row in rows]
+
+
+async def lock_parents(connection: Connection, ns: int, ids: list[UUID]) -> list[ParentRow]:
+    return [ParentRow(*row) for row in await connection.fetch(statement("create", "lock_parents"), ns, ids)]
+
+
+async def existing_tasks(connection: Connection, ns: int, ids: list[UUID]) -> list[ExistingTask]:
+    return [ExistingTask(*row) for row in await connection.fetch(statement("create", "existing_tasks"), ns, ids)]
+
+
+async def groups_to_repeat(connection: Connection, ns: int, ids: list[UUID]) -> list[ExistingGroup]:
+    return [ExistingGroup(*row) for row in await connection.fetch(statement("create", "groups_to_repeat"), ns, ids)]
+
+
+async def tasks_made_with_group(connection: Connection, ns: int, group: ExistingGroup) -> list[tuple[int, UUID]]:
+    rows: list[Any] = await connection.fetch(
+        statement("create", "tasks_made_with_group"), ns, group.group_no, group.made_upto
+    )
+    return [(row["no"], row["id"]) for row in rows]

@@ -1,0 +1,238 @@
+"""What workers do, as rows: one function per statement of sql/queries/lease.sql."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from db.pool import Connection
+from db.statements import statement
+
+Place = tuple[int, int, int]
+"""Channel, rank and number of a task that became ready: what wakes a dispatcher."""
+
+
+@dataclass(slots=True)
+class ClaimRequest:
+    worker: int
+    limit: int
+    seconds: float
+    claim_id: UUID | None
+    asked: str
+
+
+@dataclass(slots=True)
+class ClaimedRow:
+    ord: int
+    lease_no: int
+    until: datetime
+    started_at: datetime
+    attempt: int
+    remaining: int
+    channel_no: int
+    no: int
+    id: UUID
+    group_no: int
+    rank: int
+    name: str
+    workgroup: str | None
+    input: str | None
+    metadata: str | None
+    run_after: datetime | None
+    max_attempts: int
+    retry_delay: float
+    backoff: float
+    max_delay: float
+    weight: int
+    is_seed: bool
+    spawned_by: int | None
+    created_at: datetime
+
+
+@dataclass(slots=True)
+class ClaimedBefore:
+    claim_id: UUID
+    lease_no: int
+    asked: str
+
+
+@dataclass(slots=True)
+class StandingRow:
+    lease_no: int
+    until: datetime
+    no: int
+    attempt: int
+
+
+@dataclass(slots=True)
+class Completion:
+    lease_no: int
+    no: int
+    output: str | None
+    child_delay: float | None
+
+
+@dataclass(slots=True)
+class CompletedRow:
+    ords: list[int] | None
+    groups: list[int] | None
+    """The group numbers of `ords`."""
+    again: int
+    channels: list[int] | None
+    ranks: list[int] | None
+    nos: list[int] | None
+    due_in: float | None
+
+    def freed(self) -> list[Place]:
+        return list(zip(self.channels or (), self.ranks or (), self.nos or (), strict=True))
+
+
+@dataclass(slots=True)
+class Failure:
+    lease_no: int
+    no: int
+    error: str
+    delay: float | None
+    workgroup_delay: float | None
+    keep: bool
+    discard: bool
+
+
+@dataclass(slots=True)
+class FailedRow:
+    ord: int
+    no: int
+    channel: int
+    rank: int
+    workgroup: int
+    workgroup_delay: float | None
+    state: int
+    due_in: float
+
+
+@dataclass(slots=True)
+class ReleasedRow:
+    ord: int
+    no: int
+    channel: int
+    rank: int
+
+
+@dataclass(slots=True)
+class ExtendedRow:
+    ords: list[int] | None
+    until: datetime | None
+    suspended: list[int] | None
+
+
+@dataclass(slots=True)
+class EndedItem:
+    ord: int
+    completed: bool
+    failed: bool
+    cancelled: bool
+
+
+async def claim_tasks(
+    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
+) -> list[ClaimedRow]:
+    """Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile."""
+    rows = await connection.fetch(
+        statement("lease", "claim_tasks"),
+        ns,
+        [x[0] for x in start],
+        [x[1] for x in start],
+        [x[2] for x in start],
+        [x.worker for x in requests],
+        [x.limit for x in requests],
+        [x.seconds for x in requests],
+        [x.claim_id for x in requests],
+        [x.asked for x in requests],
+    )
+    return [ClaimedRow(*row) for row in rows]
+
+
+async def claimed_before(connection: Connection, ns: int, claim_ids: list[UUID]) -> list[ClaimedBefore]:
+    rows = await connection.fetch(statement("lease", "claimed_before"), ns, claim_ids)
+    return [ClaimedBefore(*row) for row in rows]
+
+
+async def standing_leases(connection: Connection, ns: int, lease_nos: list[int]) -> list[StandingRow]:
+    rows = await connection.fetch(statement("lease", "standing_leases"), ns, lease_nos)
+    return [StandingRow(*row) for row in rows]
+
+
+async def complete_tasks(connection: Connection, ns: int, items: list[Completion]) -> CompletedRow:
+    rows = await connection.fetch(
+        statement("lease", "complete_tasks"),
+        ns,
+        sorted({x.lease_no for x in items}),
+        [x.lease_no for x in items],
+        [x.no for x in items],
+        [x.output for x in items],
+        [x.child_delay for x in items],
+    )
+    return CompletedRow(*rows[0])
+
+
+async def fail_tasks(connection: Connection, ns: int, items: list[Failure]) -> list[FailedRow]:
+    rows = await connection.fetch(
+        statement("lease", "fail_tasks"),
+        ns,
+        sorted({x.lease_no for x in items}),
+        [x.lease_no for x in items],
+        [x.no for x in items],
+        [x.error for x in items],
+        [x.delay for x in items],
+        [x.workgroup_delay for x in items],
+        [x.keep for x in items],
+        [x.discard for x in items],
+    )
+    return [FailedRow(*row) for row in rows]
+
+
+async def release_leases(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[ReleasedRow]:
+    rows = await connection.fetch(
+        statement("lease", "release_leases"), ns, sorted({x[0] for x in items}), [x[0] for x in items], [x[1] for x in items]
+    )
+    return [ReleasedRow(*row) for row in rows]
+
+
+async def extend_leases(connection: Connection, ns: int, items: list[tuple[int, int]], seconds: float) -> ExtendedRow:
+    rows = await connection.fetch(
+        statement("lease", "extend_leases"),
+        ns,
+        sorted({x[0] for x in items}),
+        [x[0] for x in items],
+        [x[1] for x in items],
+        seconds,
+    )
+    return ExtendedRow(*rows[0])
+
+
+async def report_progress(
+    connection: Connection, ns: int, items: list[tuple[int, float | None, str | None, int]]
+) -> None:
+    """Items: task number, fraction, message, lease number."""
+    await connection.fetch(
+        statement("lease", "report_progress"),
+        ns,
+        [x[0] for x in items],
+        [x[1] for x in items],
+        [x[2] for x in items],
+        [x[3] for x in items],
+    )
+
+
+async def ended_items(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[EndedItem]:
+    rows = await connection.fetch(
+        statement("lease", "ended_items"), ns, [x[0] for x in items], [x[1] for x in items]
+    )
+    return [EndedItem(*row) for row in rows]
+
+
+async def workgroups_of(connection: Connection, ns: int, nos: list[int]) -> dict[int, int]:
+    """The workgroups of those tasks that have one."""
+    rows = await connection.fetch(statement("lease", "workgroups_of"), ns, nos)
+    return {row["no"]: row["workgroup"] for row in rows}

@@ -1,0 +1,96 @@
+"""The pool: few connections, time-outs on each, no session state; and transactions that survive the weather."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import asyncpg
+
+from db.errors import CONFLICT, OUTAGE, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+Result = TypeVar("Result")
+
+SESSION = {
+    "application_name": "crew",
+    "timezone": "UTC",
+    "statement_timeout": "30000",
+    "lock_timeout": "10000",
+    "idle_in_transaction_session_timeout": "15000",
+    "jit": "off",
+}
+
+
+async def _keep(_: Any) -> None:
+    """No reset between uses (about 0.1 ms each): the pool owns its connections and keeps no session state."""
+
+
+class Pool:
+    """A bounded pool on `dsn`. Statements of one call go through `run`, which repeats them while the weather is bad."""
+
+    def __init__(self, dsn: str, *, size: int = 16, patience: float = 20.0) -> None:
+        self.dsn = dsn
+        self.size = size
+        self.patience = patience
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        self._pool = await asyncpg.create_pool(
+            self.dsn,
+            min_size=1,
+            max_size=self.size,
+            max_inactive_connection_lifetime=600,
+            command_timeout=40,
+            timeout=10,
+            reset=_keep,
+            server_settings=SESSION,
+        )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, *OUTAGE):
+                pool.terminate()
+
+    async def run(self, work: Callable[[Connection], Awaitable[Result]], *, transaction: bool = False) -> Result:
+        """`work(connection)`, in one transaction if asked; again after a deadlock, and after an outage for `patience`.
+
+        `work` must be safe to repeat: a commit whose acknowledgement was lost has happened all the same.
+        Raises DatabaseUnavailable when the outage outlasts the patience.
+        """
+        give_up = time.monotonic() + self.patience
+        pause = 0.01
+        while True:
+            try:
+                return await self._once(work, transaction)
+            except CONFLICT:
+                if time.monotonic() > give_up:
+                    raise
+            except OUTAGE as error:
+                if time.monotonic() > give_up:
+                    raise DatabaseUnavailable(f"the database has not answered for {self.patience:g} s: {error}") from error
+                pause = max(pause, 0.05)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 1.0)
+
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]], transaction: bool) -> Result:
+        if self._pool is None:
+            raise DatabaseUnavailable("the server is stopping")
+        async with self._pool.acquire(timeout=10) as connection:
+            if not transaction:
+                return await work(connection)
+            async with connection.transaction():
+                return await work(connection)
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        return await self.run(lambda connection: connection.fetch(sql, *args))

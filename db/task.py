@@ -1,0 +1,180 @@
+"""Reading tasks: the statements of sql/queries/task.sql."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from db.pool import Connection, Pool
+from db.statements import statement
+
+TOTAL_COUNT_STOPS_AT = 10_000
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """A task as people read it; JSON columns as text."""
+
+    no: int
+    id: UUID
+    group_no: int
+    group_id: UUID
+    name: str
+    channel: str
+    workgroup: str | None
+    state: int
+    priority: int
+    input: str | None
+    output: str | None
+    metadata: str | None
+    run_after: datetime | None
+    not_before: datetime | None
+    suspended: bool
+    attempt: int
+    remaining: int
+    max_attempts: int
+    retry_delay: float
+    backoff: float
+    max_delay: float
+    weight: int
+    is_seed: bool
+    progress: float | None
+    progress_message: str | None
+    spawned_by: int | None
+    worker_id: str | None
+    lease_expires_at: datetime | None
+    created_at: datetime
+    ready_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(slots=True)
+class ErrorRow:
+    no: int
+    attempt: int
+    error: str
+    worker_id: str | None
+    started_at: datetime | None
+    at: datetime
+
+
+@dataclass(slots=True)
+class ParentResultRow:
+    no: int
+    task_id: UUID
+    name: str
+    channel: str
+    state: int
+    input: str | None
+    output: str | None
+
+
+@dataclass(slots=True)
+class LinkRow:
+    no: int
+    other: int
+
+
+@dataclass(slots=True)
+class LinkCountRow:
+    no: int
+    parents: int
+    children: int
+
+
+@dataclass(slots=True)
+class EdgeRow:
+    parent: int
+    child: int
+    parent_id: UUID
+    child_id: UUID
+
+
+@dataclass(slots=True)
+class PageRow:
+    no: int
+    sort_key: str | None
+
+
+@dataclass(slots=True)
+class RetriedRow:
+    no: int
+    channel: int
+    rank: int
+
+
+@dataclass(slots=True)
+class Filter:
+    """What a list of tasks is narrowed to; None is no narrowing."""
+
+    states: list[int] | None = None
+    channels: list[str] | None = None
+    workgroups: list[str] | None = None
+    group_id: UUID | None = None
+    worker_id: str | None = None
+    name_contains: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def args(self) -> tuple[object, ...]:
+        return (
+            self.states,
+            self.channels,
+            self.workgroups,
+            self.group_id,
+            self.worker_id,
+            self.name_contains,
+            self.created_after,
+            self.created_before,
+        )
+
+
+async def read_tasks(pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None) -> list[TaskRow]:
+    rows = await pool.fetch(statement("task", "read_tasks"), ns, nos or [], ids or [])
+    return [TaskRow(*row) for row in rows]
+
+
+async def page_of_tasks(
+    pool: Pool, ns: int, order: str, narrowed: Filter, after: PageRow | None, first: int
+) -> list[PageRow]:
+    """`order`: created_asc, created_desc, priority_desc or finished_desc."""
+    sql = statement("task", f"page_by_{order}")
+    no, key = (after.no, after.sort_key) if after else (None, None)
+    return [PageRow(*row) for row in await pool.fetch(sql, ns, *narrowed.args(), no, key, first)]
+
+
+async def count_tasks(pool: Pool, ns: int, narrowed: Filter) -> int:
+    rows = await pool.fetch(statement("task", "count_tasks"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
+    n: int = rows[0]["n"]
+    return n
+
+
+async def errors_of_tasks(pool: Pool, ns: int, nos: list[int]) -> list[ErrorRow]:
+    return [ErrorRow(*row) for row in await pool.fetch(statement("task", "errors_of_tasks"), ns, nos)]
+
+
+async def links_to_parents(pool: Pool, ns: int, nos: list[int], first: int) -> list[LinkRow]:
+    return [LinkRow(*row) for row in await pool.fetch(statement("task", "links_to_parents"), ns, nos, first)]
+
+
+async def links_to_children(pool: Pool, ns: int, nos: list[int], first: int) -> list[LinkRow]:
+    return [LinkRow(*row) for row in await pool.fetch(statement("task", "links_to_children"), ns, nos, first)]
+
+
+async def count_links(pool: Pool, ns: int, nos: list[int]) -> list[LinkCountRow]:
+    return [LinkCountRow(*row) for row in await pool.fetch(statement("task", "count_links"), ns, nos)]
+
+
+async def parent_results(pool: Pool, ns: int, nos: list[int], first: int) -> list[ParentResultRow]:
+    return [ParentResultRow(*row) for row in await pool.fetch(statement("task", "parent_results"), ns, nos, first)]
+
+
+async def links_among(pool: Pool, ns: int, nos: list[int]) -> list[EdgeRow]:
+    return [EdgeRow(*row) for row in await pool.fetch(statement("task", "links_among"), ns, nos)]
+
+
+async def retry_tasks(connection: Connection, ns: int, ids: list[UUID], attempts: int) -> list[RetriedRow]:
+    rows = await connection.fetch(statement("task", "retry_tasks"), ns, ids, attempts)
+    return [RetriedRow(*row) for row in rows]

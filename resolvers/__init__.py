@@ -1,0 +1,1 @@
+"""What each operation decides: plain async functions over rows; no GraphQL, no SQL."""

@@ -1,0 +1,69 @@
+"""One namespace's moving parts in this process: what resolvers work with. The server makes it and starts its loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from db.name import Names
+from db.pool import Pool
+from resolvers.lease_id import LeaseIds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may ask for. Shown in `server { limits }`."""
+
+    max_batch: int = 10_000
+    max_wait_seconds: float = 25.0
+    max_input_bytes: int = 1 << 20
+    max_lease_seconds: float = 86_400.0
+    max_page: int = 1000
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often and how long, in seconds."""
+
+    longest_silence: float = 5.0
+    """A heartbeat older than this is an outage: no lease is swept, and all are prolonged after it (DESIGN.md §3.4)."""
+    grace: float = 15.0
+    """What every lease gets on top of the outage."""
+    beat: float = 1.0
+    floor: float = 1.0
+    """A poll at least this often, in case a hint was lost."""
+    ping: float = 15.0
+    """How often the workers heard of are written down."""
+    worker_silence: float = 60.0
+    """A worker not heard of for so long is not alive."""
+
+
+@dataclass
+class Core:
+    pool: Pool
+    ns: int
+    limits: Limits
+    rhythm: Rhythm
+    lease_ids: LeaseIds
+    channels: Names
+    workgroups: Names
+    workers: Names
+    wake: Callable[[list[tuple[int, int, int]]], None] = lambda _: None
+    """Tasks became ready at these places: the dispatcher looks there."""
+    due: Callable[[float], None] = lambda _: None
+    """Something ends in so many seconds: the clock is set."""
+    seen: dict[int, tuple[list[str], str]] = field(default_factory=dict)
+    """Workers heard of since the last ping: number → channels and transport."""
+
+    @staticmethod
+    def of(pool: Pool, ns: int, lease_key: bytes, limits: Limits, rhythm: Rhythm) -> Core:
+        return Core(
+            pool=pool,
+            ns=ns,
+            limits=limits,
+            rhythm=rhythm,
+            lease_ids=LeaseIds(lease_key, ns),
+            channels=Names(pool, ns, "channel"),
+            workgroups=Names(pool, ns, "workgroup"),
+            workers=Names(pool, ns, "worker"),
+        )

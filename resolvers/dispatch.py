@@ -1,0 +1,365 @@
+"""The dispatcher: who waits for tasks in this process, and one claim for all who wait for the same channels.
+
+A claim waits here, not in the database: a thousand idle workers make no query. A round is one statement for one set of
+channels; it runs when somebody asks who has not been tried, when tasks become ready (`wake`), and, as the floor, when a
+poll finds something ready that no hint told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import asyncpg
+
+from db.clock import ready_channels
+from db.lease import (
+    ClaimedBefore,
+    ClaimedRow,
+    ClaimRequest,
+    Place,
+    StandingRow,
+    claim_tasks,
+    claimed_before,
+    release_leases,
+    standing_leases,
+)
+from db.task import TaskRow, read_tasks
+from resolvers.core import Core
+from resolvers.errors import Conflict
+
+_FROM_START = (-(1 << 31), 0)
+_ROUND = 5000
+
+Channels = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Claim:
+    """What one worker asked for."""
+
+    worker: str
+    channels: Channels
+    limit: int
+    seconds: float
+    wait: float
+    claim_id: UUID | None
+
+    @property
+    def asked(self) -> str:
+        """What a repeat of the same claim id must ask for, too."""
+        return f"{self.limit} of {self.channels!r}"
+
+
+@dataclass(slots=True)
+class Standing:
+    """A lease that an earlier copy of the same claim got."""
+
+    row: StandingRow
+    task: TaskRow
+
+
+Granted = Sequence[ClaimedRow] | Sequence[Standing]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    claim: Claim
+    worker: int
+    answer: asyncio.Future[Granted]
+    checked: bool = False
+    """Its claim id was looked up, or it has none."""
+    tried: bool = False
+    """It has been in a round."""
+    over: bool = False
+    """Its wait is over: it is answered after the round it is in."""
+    askers: int = 1
+    """How many copies of the claim wait for the answer; at 0 nobody does."""
+
+
+@dataclass
+class Dispatcher:
+    core: Core
+    _waiting: dict[Channels, list[_Waiter]] = field(default_factory=dict)
+    _by_claim_id: dict[UUID, _Waiter] = field(default_factory=dict)
+    _dirty: set[Channels] = field(default_factory=set)
+    _dry: dict[Channels, float] = field(default_factory=dict)
+    """Since when a set of channels is known to hold nothing."""
+    _front: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
+    _in_round: Channels = ()
+    _looked: float = 0.0
+    _running: asyncio.Task[None] | None = None
+    _draining: bool = False
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    async def claim(self, claim: Claim) -> Granted:
+        """Leases, as soon as there is one, or nothing after `claim.wait` seconds.
+
+        A caller that is cancelled while it waits is dropped; what a round took for it meanwhile is released, unless it
+        has a claim id to ask for it again.
+        """
+        twin = self._by_claim_id.get(claim.claim_id) if claim.claim_id else None
+        if twin is not None:
+            _refuse_other(twin.claim.asked, claim)
+            twin.askers += 1
+            return await self._await(twin)
+        if self._draining:
+            claim = replace(claim, wait=0.0)
+        number = self.core.workers.number.get(claim.worker) or (await self.core.workers.numbers([claim.worker]))[claim.worker]
+        self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
+        waiter = self._enter(claim, number)
+        timer = asyncio.get_running_loop().call_later(claim.wait, self._give_up, waiter) if claim.wait else None
+        try:
+            return await self._await(waiter)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _await(self, waiter: _Waiter) -> Granted:
+        try:
+            return await asyncio.shield(waiter.answer)
+        except asyncio.CancelledError:
+            waiter.askers -= 1
+            if waiter.askers == 0:
+                self._leave(waiter)
+            raise
+
+    def _enter(self, claim: Claim, worker: int) -> _Waiter:
+        waiter = _Waiter(claim, worker, asyncio.get_running_loop().create_future(), checked=claim.claim_id is None)
+        self._waiting.setdefault(claim.channels, []).append(waiter)
+        if claim.claim_id is not None:
+            self._by_claim_id[claim.claim_id] = waiter
+        known_dry = time.monotonic() - self._dry.get(claim.channels, -1e9) < self.core.rhythm.floor * 2
+        if not claim.wait or not known_dry:
+            self._kick([claim.channels])
+        return waiter
+
+    def _leave(self, waiter: _Waiter) -> None:
+        waiters = self._waiting.get(waiter.claim.channels, [])
+        if waiter in waiters:
+            self._remove(waiter)
+        elif waiter.claim.claim_id is None:
+            waiter.answer.add_done_callback(self._give_back)
+
+    def _give_back(self, answer: asyncio.Future[Granted]) -> None:
+        if answer.cancelled() or answer.exception() or not answer.result():
+            return
+        pairs = [(r.lease_no, r.no) for r in answer.result() if isinstance(r, ClaimedRow)]
+        self._returning = asyncio.create_task(self._release(pairs))
+
+    async def _release(self, pairs: list[tuple[int, int]]) -> None:
+        found = await self.core.pool.run(lambda c: release_leases(c, self.core.ns, pairs))
+        self.wake([(f.channel, f.rank, f.no) for f in found])
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        if waiter in self._waiting.get(waiter.claim.channels, ()):
+            if waiter.checked:
+                self._answer(waiter, [])
+            else:
+                waiter.over = True
+                self._kick([waiter.claim.channels])
+        else:
+            waiter.over = True
+
+    def _answer(self, waiter: _Waiter, granted: Granted) -> None:
+        self._remove(waiter)
+        if not waiter.answer.done():
+            waiter.answer.set_result(granted)
+
+    def _remove(self, waiter: _Waiter) -> None:
+        waiters = self._waiting.get(waiter.claim.channels)
+        if waiters and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiting[waiter.claim.channels]
+        if waiter.claim.claim_id is not None and self._by_claim_id.get(waiter.claim.claim_id) is waiter:
+            del self._by_claim_id[waiter.claim.claim_id]
+
+    # -- waking -----------------------------------------------------------------------------------------------------
+
+    def wake(self, places: list[Place]) -> None:
+        """Tasks became ready at these places."""
+        if not places:
+            return
+        names = set()
+        for channel, rank, no in places:
+            front = self._front.get(channel)
+            if front is not None and (rank, no) <= front:
+                self._front[channel] = (rank, no - 1)
+            names.add(self.core.channels.name.get(channel))
+        woken = [c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c) or None in names]
+        for channels in [c for c in self._dry if not names.isdisjoint(c) or None in names]:
+            del self._dry[channels]
+        self._kick(woken)
+
+    def _kick(self, sets: list[Channels]) -> None:
+        self._dirty.update(sets)
+        self._dirty.discard(())
+        if self._running is None and self._dirty:
+            self._running = asyncio.create_task(self._run())
+
+    def drain(self) -> None:
+        """The server stops: those who wait are answered now, and nobody waits any more."""
+        self._draining = True
+        for waiters in list(self._waiting.values()):
+            for waiter in list(waiters):
+                self._give_up(waiter)
+
+    @property
+    def waiting(self) -> int:
+        """How many claims wait."""
+        return sum(map(len, self._waiting.values()))
+
+    async def floor(self) -> None:
+        """The poll under all hints, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(self.core.rhythm.floor * random.uniform(0.9, 1.1))
+            if self._waiting:
+                try:
+                    await self._poll()
+                except Exception:
+                    continue
+
+    async def _poll(self) -> None:
+        numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
+        ready = set(await ready_channels(self.core.pool, self.core.ns, sorted(numbers.values())))
+        names = {name for name, number in numbers.items() if number in ready}
+        self._front.clear()
+        now = time.monotonic()
+        for channels in self._waiting:
+            if names.isdisjoint(channels):
+                self._dry[channels] = now
+        unchecked = [c for c, ws in self._waiting.items() if any(not w.checked for w in ws)]
+        self._kick([c for c in self._waiting if not names.isdisjoint(c)] + unchecked)
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while self._dirty:
+                channels = self._dirty.pop()
+                waiters = self._take(channels)
+                if not waiters:
+                    continue
+                self._in_round = channels
+                try:
+                    await self._round(channels, waiters)
+                except Exception as error:
+                    for waiter in waiters:
+                        self._remove(waiter)
+                        if not waiter.answer.done():
+                            waiter.answer.set_exception(error)
+                finally:
+                    self._in_round = ()
+        finally:
+            self._running = None
+
+    def _take(self, channels: Channels) -> list[_Waiter]:
+        """The waiters of one round. They stay listed in `_by_claim_id`, so that a copy that comes now finds its twin."""
+        waiters = self._waiting.pop(channels, [])
+        total = n = 0
+        while n < len(waiters) and (n == 0 or total + waiters[n].claim.limit <= _ROUND):
+            total += waiters[n].claim.limit
+            n += 1
+        if waiters[n:]:
+            self._waiting[channels] = waiters[n:]
+            self._dirty.add(channels)
+        return waiters[:n]
+
+    async def _round(self, channels: Channels, waiters: list[_Waiter]) -> None:
+        numbers = await self.core.channels.known(channels)
+        claimed = await self._claim(sorted(numbers.values()), waiters)
+        shares: list[list[ClaimedRow]] = [[] for _ in waiters]
+        for row in claimed:
+            shares[row.ord - 1].append(row)
+        hungry = []
+        for waiter, share in zip(waiters, shares, strict=True):
+            waiter.tried = True
+            if share:
+                self._answer(waiter, share)
+            else:
+                hungry.append(waiter)
+        if hungry:
+            await self._look_up(hungry)
+        self._settle(channels, hungry, short=len(claimed) < sum(w.claim.limit for w in waiters))
+
+    def _settle(self, channels: Channels, hungry: list[_Waiter], *, short: bool) -> None:
+        """Those who got nothing wait on, or are told so."""
+        if short and channels not in self._dirty:
+            self._dry[channels] = time.monotonic()
+        stay = []
+        for waiter in hungry:
+            if waiter.answer.done():
+                self._remove(waiter)
+            elif waiter.over or not waiter.claim.wait or not waiter.askers:
+                self._answer(waiter, [])
+            else:
+                stay.append(waiter)
+        if stay:
+            self._waiting[channels] = stay + self._waiting.get(channels, [])
+
+    async def _claim(self, numbers: list[int], waiters: list[_Waiter]) -> list[ClaimedRow]:
+        if not numbers:
+            return []
+        if time.monotonic() - self._looked > self.core.rhythm.floor:
+            self._front.clear()
+            self._looked = time.monotonic()
+        start = [(n, *self._front.get(n, _FROM_START)) for n in numbers]
+        requests = [
+            ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
+        ]
+        try:
+            rows = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+        except asyncpg.UniqueViolationError:
+            # Another server took one of these claim ids meanwhile; nothing was taken here. _look_up finds it; the others
+            # are tried again.
+            self._dirty.add(waiters[0].claim.channels)
+            return []
+        self._remember(rows)
+        if rows:
+            self.core.due(min(w.claim.seconds for w in waiters))
+        return rows
+
+    def _remember(self, rows: list[ClaimedRow]) -> None:
+        for row in rows:
+            key = (row.rank, row.no)
+            if key > self._front.get(row.channel_no, _FROM_START):
+                self._front[row.channel_no] = key
+
+    async def _look_up(self, hungry: list[_Waiter]) -> None:
+        """Answer those whose claim id was taken by an earlier copy with what still stands of it."""
+        asking = {w.claim.claim_id: w for w in hungry if w.claim.claim_id is not None}
+        if not asking:
+            return
+        known = await self.core.pool.run(lambda c: claimed_before(c, self.core.ns, list(asking)))
+        for waiter in asking.values():
+            waiter.checked = True
+        for before in known:
+            waiter = asking[before.claim_id]
+            try:
+                self._answer(waiter, await self._standing(before, waiter.claim))
+            except Conflict as error:
+                self._remove(waiter)
+                if not waiter.answer.done():
+                    waiter.answer.set_exception(error)
+
+    async def _standing(self, before: ClaimedBefore, claim: Claim) -> list[Standing]:
+        _refuse_other(before.asked, claim)
+        leases = await self.core.pool.run(lambda c: standing_leases(c, self.core.ns, [before.lease_no]))
+        tasks = {t.no: t for t in await read_tasks(self.core.pool, self.core.ns, nos=[row.no for row in leases])}
+        return [Standing(row, tasks[row.no]) for row in leases if row.no in tasks]
+
+
+def _refuse_other(asked: str, claim: Claim) -> None:
+    if asked != claim.asked:
+        raise Conflict(
+            f"claimId {claim.claim_id} was used to ask for {asked}, now for {claim.asked}: "
+            "repeat a claim as it was, or make a new claimId",
+            ("input", "claimId"),
+        )

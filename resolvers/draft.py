@@ -1,0 +1,178 @@
+"""New tasks as callers send them, checked: names, numbers, and a graph without cycles. Nothing here touches the database."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from resolvers import check
+from resolvers.errors import BadInput, Path, TooLarge
+
+
+@dataclass(slots=True)
+class Draft:
+    """One new task. `inside` holds the places of its parents in the same call, `outside` the ids of tasks that exist."""
+
+    path: Path
+    id: UUID
+    own_id: bool
+    """The sender made the id: a repeat of the call finds the task by it."""
+    name: str
+    channel: str
+    workgroup: str | None
+    rank: int
+    input: str | None
+    metadata: str | None
+    run_after: datetime | None
+    delay: float | None
+    max_attempts: int
+    retry_delay: float
+    backoff: float
+    max_delay: float
+    weight: int
+    is_seed: bool
+    inside: list[tuple[int, int]] = field(default_factory=list)
+    """(place of the parent among the drafts, place among the child's parents)"""
+    outside: list[tuple[UUID, int, Path]] = field(default_factory=list)
+    """(id of the parent, place among the child's parents, path)"""
+
+    @property
+    def names_no_parent(self) -> bool:
+        return not self.inside and not self.outside
+
+
+def new_id() -> UUID:
+    """A UUIDv7: made here, because PostgreSQL has uuidv7() from 18 on only."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def drafts(tasks: Sequence[Any], path: Path, most: int) -> list[Draft]:
+    """Check the new tasks of one call. Raises BadInput with the path of the first bad field."""
+    if len(tasks) > most:
+        raise TooLarge(f"{len(tasks)} tasks in one call; at most {most} are allowed: send them in several calls", path)
+    made: list[Draft] = []
+    refs: dict[str, int] = {}
+    ids: dict[UUID, int] = {}
+    for place, task in enumerate(tasks):
+        here = (*path, place)
+        draft = _draft(task, here)
+        if draft.id in ids:
+            raise BadInput(f"id {draft.id} is given to two tasks of this call: each needs its own", (*here, "id"))
+        ids[draft.id] = place
+        if task.ref is not None:
+            ref = check.text(task.ref, (*here, "ref"), "ref", check.NAME_CHARACTERS)
+            if ref in refs:
+                raise BadInput(f"ref {check.shown(ref)} is used twice in this call: each needs its own", (*here, "ref"))
+            refs[ref] = place
+        made.append(draft)
+    for place, task in enumerate(tasks):
+        if task.parents:
+            _hang(made, place, task.parents, refs, ids)
+    _refuse_cycles(made)
+    return made
+
+
+def _draft(task: Any, path: Path) -> Draft:
+    retry = task.retry
+    if task.run_after is not None and task.delay_seconds is not None:
+        raise BadInput("runAfter and delaySeconds exclude each other: send one", (*path, "delaySeconds"))
+    attempts, delay, backoff, longest = 5, 30.0, 1.0, 3600.0
+    if retry is not None:
+        here = (*path, "retry")
+        attempts = check.whole(retry.max_attempts, (*here, "maxAttempts"), "maxAttempts", 1, 1_000_000)
+        delay = check.number(retry.delay_seconds, (*here, "delaySeconds"), "delaySeconds", 0, check.YEAR_SECONDS)
+        backoff = check.number(retry.backoff, (*here, "backoff"), "backoff", 1, 100)
+        longest = check.number(retry.max_delay_seconds, (*here, "maxDelaySeconds"), "maxDelaySeconds", 0, check.YEAR_SECONDS)
+    return Draft(
+        path=path,
+        id=new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id"),
+        own_id=task.id is not None,
+        name=check.text(task.name, (*path, "name"), "name", check.NAME_CHARACTERS),
+        channel=check.text(task.channel, (*path, "channel"), "channel"),
+        workgroup=None if task.workgroup is None else check.text(task.workgroup, (*path, "workgroup"), "workgroup"),
+        rank=-check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32),
+        input=None if task.input is None else check.json_text(task.input, (*path, "input"), "input"),
+        metadata=None if task.metadata is None else check.json_text(task.metadata, (*path, "metadata"), "metadata"),
+        run_after=check.instant(task.run_after, (*path, "runAfter"), "runAfter"),
+        delay=check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds"),
+        max_attempts=attempts,
+        retry_delay=delay,
+        backoff=backoff,
+        max_delay=longest,
+        weight=check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000),
+        is_seed=task.is_seed,
+    )
+
+
+def _hang(made: list[Draft], place: int, parents: Sequence[Any], refs: dict[str, int], ids: dict[UUID, int]) -> None:
+    child = made[place]
+    seen: set[object] = set()
+    for nth, parent in enumerate(parents):
+        here = (*child.path, "parents", nth)
+        if (parent.id is None) == (parent.ref is None):
+            raise BadInput("a parent is named by id (a task that exists) or by ref (one of this call): give just one", here)
+        inside: int | None
+        if parent.ref is not None:
+            inside = refs.get(parent.ref)
+            if inside is None:
+                raise BadInput(
+                    f"no task of this call has the ref {check.shown(parent.ref)}; name a task that exists by its id",
+                    (*here, "ref"),
+                )
+            last = "ref"
+        else:
+            parent_id = check.uuid(parent.id, (*here, "id"), "parent id")
+            inside = ids.get(parent_id)
+            last = "id"
+        named: object = inside if inside is not None else parent_id
+        if named in seen:
+            raise BadInput("this parent is named twice: name it once", (*here, last))
+        seen.add(named)
+        if inside == place:
+            raise BadInput("a task cannot be its own parent", (*here, last))
+        if inside is not None:
+            child.inside.append((inside, nth))
+        else:
+            child.outside.append((parent_id, nth, (*here, "id")))
+
+
+def _refuse_cycles(made: list[Draft]) -> None:
+    """Kahn: take away tasks whose parents are all gone; what is left lies on a cycle or behind one."""
+    open_parents = [len(d.inside) for d in made]
+    children: list[list[int]] = [[] for _ in made]
+    for place, draft in enumerate(made):
+        for parent, _ in draft.inside:
+            children[parent].append(place)
+    free = [place for place, n in enumerate(open_parents) if n == 0]
+    left = len(made)
+    while free:
+        left -= 1
+        for child in children[free.pop()]:
+            open_parents[child] -= 1
+            if open_parents[child] == 0:
+                free.append(child)
+    if left:
+        _raise_cycle(made, open_parents)
+
+
+def _raise_cycle(made: list[Draft], open_parents: list[int]) -> None:
+    """Walk up from any task that is left: the first one met twice closes the cycle."""
+    place = next(p for p, n in enumerate(open_parents) if n)
+    walked: list[tuple[int, int]] = []
+    seen: dict[int, int] = {}
+    while place not in seen:
+        seen[place] = len(walked)
+        parent, nth = next((p, n) for p, n in made[place].inside if open_parents[p])
+        walked.append((place, nth))
+        place = parent
+    cycle = walked[seen[place] :]
+    names = " ← ".join(check.shown(made[p].name) for p, _ in [*cycle[:10], cycle[0]])
+    child, nth = cycle[0]
+    raise BadInput(f"these tasks wait for each other: {names}; remove one of the links", (*made[child].path, "parents", nth))

@@ -1,0 +1,44 @@
+"""What a call may be refused with. Codes are stable.
+
+    CrewError
+    ├── BadInput        BAD_INPUT       a field holds what is not allowed
+    │   └── TooLarge    TOO_LARGE       a field, a batch or a body is over its limit
+    ├── NotFound        NOT_FOUND       no such task, group, …
+    ├── Conflict        CONFLICT        it is there already, and is something else
+    └── Unavailable     UNAVAILABLE     the database cannot be reached; try again
+"""
+
+from __future__ import annotations
+
+Path = tuple[str | int, ...]
+
+
+class CrewError(Exception):
+    """A refusal: says what was given, what is allowed and what to do. Nothing was changed."""
+
+    code = "INTERNAL"
+
+    def __init__(self, message: str, path: Path = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+
+
+class BadInput(CrewError):
+    code = "BAD_INPUT"
+
+
+class TooLarge(BadInput):
+    code = "TOO_LARGE"
+
+
+class NotFound(CrewError):
+    code = "NOT_FOUND"
+
+
+class Conflict(CrewError):
+    code = "CONFLICT"
+
+
+class Unavailable(CrewError):
+    code = "UNAVAILABLE"

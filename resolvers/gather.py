@@ -1,0 +1,69 @@
+"""Concurrent calls into one transaction: a flush starts when the last one returns, so an idle server adds no delay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Gather(Generic[Item, Answer]):
+    """`flush` gets what came in since the last flush began, and answers each item or gives its exception.
+
+    `weigh` counts what an item brings; one flush takes items until their weight passes `heaviest`.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Awaitable[Sequence[Answer | BaseException]]],
+        *,
+        weigh: Callable[[Item], int] = lambda _: 1,
+        heaviest: int = 5000,
+    ) -> None:
+        self._flush = flush
+        self._weigh = weigh
+        self._heaviest = heaviest
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def add(self, item: Item) -> Answer:
+        """The answer for `item`. A caller that is cancelled does not undo it: once taken, it is done."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await future
+
+    async def idle(self) -> None:
+        """Wait until nothing is in hand (for a server that stops)."""
+        while self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    answers = await self._flush([item for item, _ in batch])
+                except Exception as error:
+                    answers = [error] * len(batch)
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(answer, BaseException):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+        finally:
+            self._running = None
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        weight, n = 0, 0
+        while n < len(self._waiting) and (n == 0 or weight <= self._heaviest):
+            weight += self._weigh(self._waiting[n][0])
+            n += 1
+        batch, self._waiting = self._waiting[:n], self._waiting[n:]
+        return batch

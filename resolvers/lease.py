@@ -1,0 +1,368 @@
+"""What workers do with their leases: complete, fail, extend, release. Concurrent calls share one transaction; an item that
+cannot be taken is answered by an error of its own, and the others go through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from db import lease as rows
+from db.clock import suspend_workgroups
+from db.create import CreatedRow
+from db.pool import Connection
+from resolvers import check
+from resolvers.core import Core
+from resolvers.create import READY, Call, Creator, Moved
+from resolvers.draft import Draft, drafts, new_id
+from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
+from resolvers.gather import Gather
+
+LOST, CANCELLED, UNKNOWN, INVALID_CHILDREN, BAD_INPUT = "LOST", "CANCELLED", "UNKNOWN", "INVALID_CHILDREN", "BAD_INPUT"
+_TRIES = 100
+
+_LOST_TEXT = "this lease is no longer yours: it ran out, was released, or ended the other way; stop working on it"
+_CANCELLED_TEXT = "the task was cancelled or deleted: stop working on it"
+_UNKNOWN_TEXT = "no such lease was ever given: send the id as claimTasks answered it"
+
+
+@dataclass(slots=True)
+class Refused:
+    """One item that was not taken."""
+
+    index: int
+    lease: str
+    code: str
+    message: str
+    path: list[str] | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a call: the task numbers taken, in the order sent, and what was refused."""
+
+    taken: list[int]
+    refused: list[Refused]
+
+
+@dataclass(slots=True)
+class Item:
+    """One result of one worker; answered by None (it counts) or a Refused."""
+
+    index: int
+    lease_id: str
+    lease_no: int
+    no: int
+    output: str | None = None
+    children: list[Draft] | None = None
+    child_delay: float | None = None
+    workgroup_delay: float | None = None
+    failure: rows.Failure | None = None
+
+    def refuse(self, code: str, message: str, path: Path | None = None) -> Refused:
+        return Refused(self.index, self.lease_id, code, message, None if path is None else [str(p) for p in path])
+
+
+Answer = Refused | None
+
+
+@dataclass
+class Finisher:
+    """Completes, fails, extends and releases."""
+
+    core: Core
+    creator: Creator
+    completions: Gather[list[Item], list[Answer]] = field(init=False)
+    failures: Gather[list[Item], list[Answer]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.completions = Gather(self._flush_completions, weigh=len)
+        self.failures = Gather(self._flush_failures, weigh=len)
+
+    # -- complete ---------------------------------------------------------------------------------------------------
+
+    async def complete(self, results: Sequence[Any]) -> Outcome:
+        items, refused = self._items(results, "results", self._completion)
+        answers = await self.completions.add(items) if items else []
+        return _outcome(items, answers, refused)
+
+    def _completion(self, item: Item, result: Any) -> None:
+        if result.output is not None:
+            item.output = check.json_text(result.output, ("output",), "output", self.core.limits.max_input_bytes)
+        item.child_delay = check.seconds(result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds")
+        item.workgroup_delay = check.seconds(
+            result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
+        )
+        if result.children:
+            try:
+                item.children = drafts(result.children, ("children",), self.core.limits.max_batch)
+            except CrewError as error:
+                raise InvalidChildren(error.message, error.path) from error
+
+    async def _flush_completions(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
+        plain = [i for items in batch for i in items if not i.children and i.workgroup_delay is None]
+        rich = [i for items in batch for i in items if i.children or i.workgroup_delay is not None]
+        answers: dict[int, Answer | BaseException] = {}
+        if plain:
+            await self._answer(answers, plain, lambda: self._complete_plain(plain))
+        if rich:
+            try:
+                found = await self._complete_rich(rich)
+                answers.update((id(i), a) for i, a in zip(rich, found, strict=True))
+            except (CrewError, asyncpg.UniqueViolationError) as error:
+                if len(rich) == 1:
+                    answers[id(rich[0])] = _refuse_children(rich[0], error)
+                else:
+                    for item in rich:
+                        await self._answer(answers, [item], lambda one=item: self._complete_one(one))  # type: ignore[misc]
+            except Exception as error:
+                answers.update((id(i), error) for i in rich)
+        return [_together([answers[id(i)] for i in items]) for items in batch]
+
+    async def _answer(
+        self,
+        answers: dict[int, Answer | BaseException],
+        items: list[Item],
+        work: Callable[[], Awaitable[list[Answer]]],
+    ) -> None:
+        try:
+            answers.update((id(i), a) for i, a in zip(items, await work(), strict=True))
+        except Exception as error:
+            answers.update((id(i), error) for i in items)
+
+    async def _complete_one(self, item: Item) -> list[Answer]:
+        try:
+            return await self._complete_rich([item])
+        except (CrewError, asyncpg.UniqueViolationError) as error:
+            return [_refuse_children(item, error)]
+
+    async def _complete_plain(self, items: list[Item]) -> list[Answer]:
+        """One statement, one commit."""
+        done: set[int] = set()
+        waiting = items
+        for _ in range(_TRIES):
+            found = await self.core.pool.run(
+                lambda c, now=waiting: rows.complete_tasks(c, self.core.ns, [_row(i) for i in now])  # type: ignore[misc]
+            )
+            self._freed(found)
+            done |= {id(waiting[ord_ - 1]) for ord_ in found.ords or ()}
+            if not found.again:
+                break
+            waiting = [i for i in waiting if id(i) not in done]
+            await asyncio.sleep(0)
+        return await self._explain(items, done, "completed")
+
+    async def _complete_rich(self, items: list[Item]) -> list[Answer]:
+        """Completions that make tasks or suspend workgroups: one transaction; a refusal undoes all of it."""
+        for _ in range(_TRIES):
+            try:
+                found, made, held = await self.core.pool.run(lambda c: self._complete_within(c, items), transaction=True)
+            except Moved:
+                await asyncio.sleep(0)
+                continue
+            self._freed(found)
+            self.creator.tell(made)
+            for due in held:
+                self.core.due(due)
+            return await self._explain(items, {id(items[o - 1]) for o in found.ords or ()}, "completed")
+        raise Conflict("the parents of these tasks change all the time: try again")
+
+    async def _complete_within(
+        self, connection: Connection, items: list[Item]
+    ) -> tuple[rows.CompletedRow, list[CreatedRow], list[float]]:
+        found = await rows.complete_tasks(connection, self.core.ns, [_row(i) for i in items])
+        if found.again:
+            raise Moved
+        hit = [(items[o - 1], group) for o, group in zip(found.ords or (), found.groups or (), strict=True)]
+        calls = [
+            Call(_NO_GROUP, i.children, (), group_no=group, spawned_by=i.no, parent_delay=i.child_delay)
+            for i, group in hit
+            if i.children
+        ]
+        made: list[CreatedRow] = []
+        if calls:
+            _, made = await self.creator.make_within(connection, calls)
+        held = await self._suspend(connection, [(i.no, i.workgroup_delay) for i, _ in hit if i.workgroup_delay])
+        return found, made, held
+
+    async def _suspend(self, connection: Connection, delays: list[tuple[int, float]]) -> list[float]:
+        if not delays:
+            return []
+        workgroups = await rows.workgroups_of(connection, self.core.ns, [no for no, _ in delays])
+        asked = [(workgroups[no], seconds, None) for no, seconds in delays if no in workgroups]
+        return [r.due_in for r in await suspend_workgroups(connection, self.core.ns, list(asked))]
+
+    def _freed(self, found: rows.CompletedRow) -> None:
+        self.core.wake(found.freed())
+        if found.due_in is not None:
+            self.core.due(found.due_in)
+
+    # -- fail -------------------------------------------------------------------------------------------------------
+
+    async def fail(self, failures: Sequence[Any]) -> Outcome:
+        items, refused = self._items(failures, "failures", self._failure)
+        answers = await self.failures.add(items) if items else []
+        return _outcome(items, answers, refused)
+
+    def _failure(self, item: Item, failure: Any) -> None:
+        if failure.keep_attempt and failure.discard:
+            raise BadInput("keepAttempt and discard exclude each other: send one", ("discard",))
+        if failure.error is None:
+            raise BadInput("error is null; it must be a string or an object that says what went wrong", ("error",))
+        item.failure = rows.Failure(
+            item.lease_no,
+            item.no,
+            check.json_text(failure.error, ("error",), "error", self.core.limits.max_input_bytes),
+            check.seconds(failure.retry_delay_seconds, ("retryDelaySeconds",), "retryDelaySeconds"),
+            check.seconds(failure.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"),
+            bool(failure.keep_attempt),
+            bool(failure.discard),
+        )
+
+    async def _flush_failures(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
+        items = [i for part in batch for i in part]
+        found, held = await self.core.pool.run(lambda c: self._fail_within(c, items), transaction=True)
+        self.core.wake([(f.channel, f.rank, f.no) for f in found if f.state == READY])
+        for due in [f.due_in for f in found if f.state == 1] + held:
+            self.core.due(due)
+        done = {id(items[f.ord - 1]) for f in found}
+        answers = iter(await self._explain(items, done, "failed"))
+        return [[next(answers) for _ in part] for part in batch]
+
+    async def _fail_within(self, connection: Connection, items: list[Item]) -> tuple[list[rows.FailedRow], list[float]]:
+        found = await rows.fail_tasks(connection, self.core.ns, [i.failure for i in items if i.failure is not None])
+        asked = [(f.workgroup, f.workgroup_delay, None) for f in found if f.workgroup and f.workgroup_delay]
+        held = await suspend_workgroups(connection, self.core.ns, list(asked)) if asked else []
+        return found, [h.due_in for h in held]
+
+    # -- extend and release -----------------------------------------------------------------------------------------
+
+    async def extend(
+        self, lease_ids: Sequence[str], seconds: float, progress: Sequence[Any], path: Path
+    ) -> tuple[rows.ExtendedRow | None, list[str], list[Refused]]:
+        """The end of those that stand, which of them are suspended, and what does not stand."""
+        seconds = check.number(seconds, (*path, "leaseSeconds"), "leaseSeconds", 1, self.core.limits.max_lease_seconds)
+        reports = self._reports(progress, path)
+        items, refused = self._items(lease_ids, "leases", lambda item, _: None)
+        if not items:
+            return None, [], refused
+        found = await self.core.pool.run(
+            lambda c: rows.extend_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items], seconds), transaction=False
+        )
+        if reports:
+            await self.core.pool.run(lambda c: rows.report_progress(c, self.core.ns, reports))
+        stands = {id(items[o - 1]) for o in found.ords or ()}
+        answers = await self._explain(items, stands, "")
+        refused = sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index)
+        return found, [items[o - 1].lease_id for o in found.suspended or ()], refused
+
+    def _reports(self, progress: Sequence[Any], path: Path) -> list[tuple[int, float | None, str | None, int]]:
+        reports: dict[int, tuple[int, float | None, str | None, int]] = {}
+        for n, report in enumerate(progress):
+            here = (*path, "progress", n)
+            fraction = report.fraction
+            if fraction is not None:
+                fraction = check.number(fraction, (*here, "fraction"), "fraction", 0, 1)
+            message = report.message
+            if message is not None:
+                message = check.characters(message, (*here, "message"), "message")[:2000]
+            lease = self.core.lease_ids.read(report.lease)
+            if lease is not None:
+                reports[lease[1]] = (lease[1], fraction, message, lease[0])
+        return list(reports.values())
+
+    async def release(self, lease_ids: Sequence[str]) -> Outcome:
+        items, refused = self._items(lease_ids, "leases", lambda item, _: None)
+        if not items:
+            return Outcome([], refused)
+        found = await self.core.pool.run(
+            lambda c: rows.release_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items])
+        )
+        self.core.wake([(f.channel, f.rank, f.no) for f in found])
+        answers = await self._explain(items, {id(items[f.ord - 1]) for f in found}, "")
+        return _outcome(items, answers, refused)
+
+    # -- items ------------------------------------------------------------------------------------------------------
+
+    def _items(
+        self, given: Sequence[Any], what: str, read: Callable[[Item, Any], None]
+    ) -> tuple[list[Item], list[Refused]]:
+        """The items that can be tried, and those refused at once."""
+        if len(given) > self.core.limits.max_batch:
+            raise TooLarge(
+                f"{len(given)} {what} in one call; at most {self.core.limits.max_batch} are allowed: send them in several",
+                ("input", what),
+            )
+        items: list[Item] = []
+        refused: list[Refused] = []
+        seen: set[tuple[int, int]] = set()
+        for index, one in enumerate(given):
+            lease_id = one if isinstance(one, str) else one.lease
+            pair = self.core.lease_ids.read(lease_id)
+            if pair is None:
+                refused.append(Refused(index, lease_id, UNKNOWN, _UNKNOWN_TEXT))
+                continue
+            if pair in seen:
+                refused.append(Refused(index, lease_id, BAD_INPUT, "this lease is named twice in the call", ["lease"]))
+                continue
+            seen.add(pair)
+            item = Item(index, lease_id, *pair)
+            try:
+                read(item, one)
+            except InvalidChildren as error:
+                refused.append(item.refuse(INVALID_CHILDREN, error.message, error.path))
+            except CrewError as error:
+                refused.append(item.refuse(BAD_INPUT, error.message, error.path))
+            else:
+                items.append(item)
+        return items, refused
+
+    async def _explain(self, items: list[Item], done: set[int], ended_as: str) -> list[Answer]:
+        """None for what counts (now, or by an earlier call under the same lease), else why not."""
+        missing = [i for i in items if id(i) not in done]
+        if not missing:
+            return [None] * len(items)
+        pairs = [(i.lease_no, i.no) for i in missing]
+        found = await self.core.pool.run(lambda c: rows.ended_items(c, self.core.ns, pairs))
+        why: dict[int, Answer] = {}
+        for row in found:
+            item = missing[row.ord - 1]
+            if (ended_as == "completed" and row.completed) or (ended_as == "failed" and row.failed):
+                why[id(item)] = None
+            elif row.cancelled:
+                why[id(item)] = item.refuse(CANCELLED, _CANCELLED_TEXT)
+            else:
+                why[id(item)] = item.refuse(LOST, _LOST_TEXT)
+        return [why.get(id(i)) for i in items]
+
+
+_NO_GROUP = new_id()
+
+
+class InvalidChildren(CrewError):
+    code = INVALID_CHILDREN
+
+
+def _row(item: Item) -> rows.Completion:
+    return rows.Completion(item.lease_no, item.no, item.output, item.child_delay)
+
+
+def _refuse_children(item: Item, error: Exception) -> Refused:
+    if isinstance(error, CrewError):
+        return item.refuse(INVALID_CHILDREN, error.message, error.path)
+    return item.refuse(INVALID_CHILDREN, "the id of one of these tasks is being taken by another call: try again", ("children",))
+
+
+def _together(answers: list[Answer | BaseException]) -> list[Answer] | BaseException:
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            return answer
+    return [a for a in answers if not isinstance(a, BaseException)]
+
+
+def _outcome(items: list[Item], answers: list[Answer], refused: list[Refused]) -> Outcome:
+    taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]
+    return Outcome(taken, sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index))

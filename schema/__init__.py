@@ -1,0 +1,1 @@
+"""What a caller sees: types, fields and their descriptions."""

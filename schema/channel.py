@@ -1,0 +1,54 @@
+"""Channels: kinds of work, and how much of each waits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import strawberry
+
+from db.group import NumberedName, read_channels
+from resolvers.workgroup import checked_name, checked_place
+from schema.context import Info, page_size
+from schema.task import STATES, StateCount
+
+of = strawberry.field
+
+
+@strawberry.type(description="A kind of work.")
+class Channel:
+    number: strawberry.Private[int]
+    name: str = of(description="As its tasks name it.")
+
+    @classmethod
+    def of(cls, row: NumberedName) -> Channel:
+        return cls(number=row.number, name=row.name)
+
+    @strawberry.field(description="How many of its tasks stand in each state; states with none are left out.")
+    async def counts(self, info: Info) -> list[StateCount]:
+        rows = await info.context.loaders.counts.load(self.number)
+        return [StateCount(state=STATES[row.state], count=row.n) for row in rows]
+
+    @strawberry.field(description="Age in seconds of the oldest task that could be claimed now; null when there is none.")
+    async def oldest_ready_seconds(self, info: Info) -> float | None:
+        return await info.context.loaders.oldest_ready.load(self.number)
+
+
+@strawberry.type
+class ChannelQuery:
+    @strawberry.field(description="A channel by its name; null when no task ever named it.")
+    async def channel(
+        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
+    ) -> Channel | None:
+        core = info.context.core
+        found = await read_channels(core.pool, core.ns, [checked_name(name)], None, 1)
+        return Channel.of(found[0]) if found else None
+
+    @strawberry.field(description="In order of name; `after` is the last name seen.")
+    async def channels(
+        self,
+        info: Info,
+        first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 100,
+        after: Annotated[str | None, strawberry.argument(description="After this name.")] = None,
+    ) -> list[Channel] | None:
+        core, size = info.context.core, page_size(first, 100, info)
+        return [Channel.of(row) for row in await read_channels(core.pool, core.ns, None, checked_place(after), size)]

@@ -1,0 +1,90 @@
+"""What resolvers find in `info.context`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode
+from strawberry.types import Info as StrawberryInfo
+
+from db.clock import ping_workers
+from resolvers.core import Core
+from resolvers.create import Creator
+from resolvers.dispatch import Dispatcher
+from resolvers.errors import BadInput
+from resolvers.lease import Finisher
+from schema.loaders import Loaders
+
+
+@dataclass(frozen=True)
+class Services:
+    """What lives as long as the server."""
+
+    core: Core
+    creator: Creator
+    finisher: Finisher
+    dispatcher: Dispatcher
+    version: str
+
+    async def write_down_workers(self) -> None:
+        """The workers heard of since the last time."""
+        seen, self.core.seen = self.core.seen, {}
+        if seen:
+            await ping_workers(self.core.pool, self.core.ns, seen)
+
+
+@dataclass
+class Context:
+    """One request's: the services, and loaders that batch its nested reads."""
+
+    services: Services
+    loaders: Loaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loaders = Loaders(self.services.core)
+
+    @property
+    def core(self) -> Core:
+        return self.services.core
+
+
+Info = StrawberryInfo[Context, None]
+
+
+def page_size(first: int | None, default: int, info: Info, path: tuple[str, ...] = ("first",)) -> int:
+    """`first`, checked: null is the default."""
+    size = default if first is None else first
+    most = info.context.core.limits.max_page
+    if not 0 <= size <= most:
+        raise BadInput(f"first is {size}; it must be between 0 and {most}: take the next page with `after`", path)
+    return size
+
+
+def asks_only(info: Info, inside: str, names: frozenset[str]) -> bool:
+    """Whether the field `inside` of this one is asked for no more than these leaves: then no row need be read."""
+    for nodes in (_children(node, info) for node in info._raw_info.field_nodes):
+        for node in nodes:
+            if not isinstance(node, FieldNode):
+                return False
+            if node.name.value != inside:
+                continue
+            for leaf in _children(node, info):
+                if not isinstance(leaf, FieldNode) or leaf.name.value not in names:
+                    return False
+    return True
+
+
+def _children(node: FieldNode, info: Info) -> list[Any]:
+    """The selections of a node, fragments of one level opened."""
+    found: list[Any] = []
+    for child in node.selection_set.selections if node.selection_set else ():
+        if isinstance(child, FragmentSpreadNode):
+            fragment = info._raw_info.fragments[child.name.value]
+            definition = getattr(fragment, "definition", fragment)
+            found.extend(definition.selection_set.selections)
+        elif isinstance(child, InlineFragmentNode):
+            found.extend(child.selection_set.selections)
+        else:
+            found.append(child)
+    return found

@@ -1,0 +1,393 @@
+"""Leases: what workers claim, hold and give back."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from db.lease import ClaimedRow
+from db.task import ParentResultRow
+from resolvers import claim
+from resolvers.dispatch import Standing
+from resolvers.lease import Outcome, Refused
+from schema.context import Info, asks_only, page_size
+from schema.group import bare_task
+from schema.inputs import NullMeansDefault
+from schema.scalars import JSON
+from schema.task import STATES, NewTask, RetryPolicy, Task, TaskState, json_or_none, tasks_in_order
+
+of = strawberry.field
+
+
+@strawberry.type(description="What one parent of a leased task produced.")
+class ParentResult:
+    task_id: strawberry.ID = of(description="The parent's id.")
+    name: str = of(description="The parent's name.")
+    channel: str = of(description="The parent's channel.")
+    state: TaskState = of(description="How the parent stands.")
+    input: JSON | None = of(description="What the parent was given.")
+    output: JSON | None = of(description="What the parent produced.")
+
+    @classmethod
+    def of(cls, row: ParentResultRow) -> ParentResult:
+        return cls(
+            task_id=strawberry.ID(str(row.task_id)),
+            name=row.name,
+            channel=row.channel,
+            state=STATES[row.state],
+            input=json_or_none(row.input),
+            output=json_or_none(row.output),
+        )
+
+
+@strawberry.type(
+    description=(
+        "The right to work on one task: all that a worker needs to keep. It ends when the server takes it back, never "
+        "before `expiresAt`; what comes in before that counts. Time in which no server could take an extend does not run "
+        "against it."
+    )
+)
+class Lease:
+    id: strawberry.ID = of(
+        description="Names the task and this very claim of it; a later claim has another id, and this one is then LOST."
+    )
+    task: Task = of(description="The task to work on.")
+    attempt: int = of(description="Which attempt this is, counted from 1.")
+    expires_at: datetime = of(description="When the server may take it back: extend it before then.")
+
+    @strawberry.field(description="What the parents produced, in the order they were named.")
+    async def parents(
+        self,
+        info: Info,
+        first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 1000,
+    ) -> list[ParentResult]:
+        loader = info.context.loaders.parent_results(page_size(first, 1000, info))
+        return [ParentResult.of(row) for row in await loader.load(self.task.no)]
+
+    @strawberry.field(description="How many parents the task has.")
+    async def parent_count(self, info: Info) -> int:
+        return (await info.context.loaders.link_counts.load(self.task.no)).parents
+
+
+def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str) -> list[Lease]:
+    ids, channels = info.context.core.lease_ids, info.context.core.channels.name
+    leases = []
+    for row in granted:
+        if isinstance(row, Standing):
+            task, lease = Task.of(row.task), row.row
+            leases.append(
+                Lease(
+                    id=strawberry.ID(ids.pack(lease.lease_no, lease.no)),
+                    task=task,
+                    attempt=lease.attempt,
+                    expires_at=lease.until,
+                )
+            )
+        else:
+            leases.append(
+                Lease(
+                    id=strawberry.ID(ids.pack(row.lease_no, row.no)),
+                    task=_claimed_task(row, channels[row.channel_no], worker),
+                    attempt=row.attempt,
+                    expires_at=row.until,
+                )
+            )
+    return leases
+
+
+def _claimed_task(row: ClaimedRow, channel: str, worker: str) -> Task:
+    """A task as its claim made it."""
+    return Task(
+        no=row.no,
+        group_no=row.group_no,
+        spawned_by_no=row.spawned_by,
+        id=strawberry.ID(str(row.id)),
+        name=row.name,
+        channel=channel,
+        workgroup=row.workgroup,
+        state=TaskState.RUNNING,
+        held_by=[],
+        priority=-row.rank,
+        run_after=row.run_after,
+        not_before=None,
+        input=json_or_none(row.input),
+        output=None,
+        attempt=row.attempt,
+        remaining_attempts=row.remaining,
+        retry=RetryPolicy(
+            max_attempts=row.max_attempts,
+            delay_seconds=row.retry_delay,
+            backoff=row.backoff,
+            max_delay_seconds=row.max_delay,
+        ),
+        progress_weight=row.weight,
+        progress=None,
+        progress_message=None,
+        is_seed=row.is_seed,
+        metadata=json_or_none(row.metadata),
+        worker_id=worker,
+        lease_expires_at=row.until,
+        created_at=row.created_at,
+        ready_at=None,
+        started_at=row.started_at,
+        finished_at=None,
+    )
+
+
+@strawberry.enum(description="Why one item of a call was not taken.")
+class LeaseErrorCode(enum.Enum):
+    LOST = strawberry.enum_value(
+        "LOST",
+        description=(
+            "No longer yours: expired, timed out, released, reset, or already ended the other way (completed, then "
+            "failed; failed, then completed or extended). Stop working on it; what you send for it counts for nothing."
+        ),
+    )
+    CANCELLED = strawberry.enum_value("CANCELLED", description="Its task was cancelled or deleted: stop.")
+    UNKNOWN = strawberry.enum_value("UNKNOWN", description="No such lease was ever given (an id of any shape).")
+    INVALID_CHILDREN = strawberry.enum_value(
+        "INVALID_CHILDREN",
+        description=(
+            "The children are not a valid continuation (a cycle, an unknown ref, a bad field); the lease still stands."
+        ),
+    )
+    BAD_INPUT = strawberry.enum_value(
+        "BAD_INPUT",
+        description=(
+            "The item itself cannot be taken (too large, a negative delay, two that exclude each other, a lease named "
+            "twice); the lease still stands."
+        ),
+    )
+
+
+@strawberry.type(description="One item of a call that was not taken; the others were.")
+class LeaseError:
+    index: int = of(description="Where in the input it stands.")
+    lease: strawberry.ID = of(description="The lease, as it was sent.")
+    code: LeaseErrorCode = of(description="Why.")
+    message: str = of(description="What was given, what is allowed, and what to do.")
+    path: list[str] | None = of(description="The bad field, from the item down; null where none is to blame.")
+
+    @classmethod
+    def of(cls, refused: Refused) -> LeaseError:
+        return cls(
+            index=refused.index,
+            lease=strawberry.ID(refused.lease),
+            code=LeaseErrorCode(refused.code),
+            message=refused.message,
+            path=refused.path,
+        )
+
+
+@strawberry.input(description="What a worker asks for.")
+class ClaimTasksInput(NullMeansDefault):
+    worker_id: str = of(description="The worker's name for itself; 1 to 255 characters.")
+    channels: list[str] = of(description="The kinds of work that it takes; 1 to 1,000 of them.")
+    limit: int | None = of(default=1, description="At most so many tasks, 1 to 10,000.")
+    lease_seconds: float | None = of(default=60.0, description="How long the leases last, 1 to 86,400 seconds.")
+    wait_seconds: float | None = of(
+        default=0.0,
+        description=(
+            "Long poll: how long the call may wait for the first task (it answers as soon as there is one). 0 answers at "
+            "once; cut to the server's limit of 25."
+        ),
+    )
+    claim_id: strawberry.ID | None = of(
+        default=None,
+        description=(
+            "A UUID of the worker's own makes the call safe to repeat, at any server, also while both copies wait: one of "
+            "them claims, and a repeat answers those of its leases that still stand, and never adds new ones. A claim that "
+            "got nothing leaves no trace: a repeat looks again. Kept for an hour after its last lease ended; with other "
+            "channels or another limit it is a CONFLICT."
+        ),
+    )
+
+
+@strawberry.type(description="What was claimed.")
+class ClaimTasksPayload:
+    leases: list[Lease] = of(description="One for each task.")
+
+
+@strawberry.input(description="One task done.")
+class CompleteTaskInput(NullMeansDefault):
+    lease: strawberry.ID = of(description="The lease's id.")
+    output: JSON | None = of(default=None, description="What the task produced; up to 1 MiB.")
+    children: list[NewTask] | None = of(
+        default=None,
+        description=(
+            "Continuations, in any order, made in this task's group together with its completion or not at all. One that "
+            "names no parent becomes a child of this task; the others hang from the refs and ids they name."
+        ),
+    )
+    children_delay_seconds: float | None = of(
+        default=None,
+        description="Every direct child of this task, new or already there, waits at least this long.",
+    )
+    workgroup_delay_seconds: float | None = of(
+        default=None,
+        description="Suspend this task's workgroup for so long; it has no effect on a task without one.",
+    )
+
+
+@strawberry.input(description="Tasks done.")
+class CompleteTasksInput:
+    results: list[CompleteTaskInput] = of(description="At most 10,000; each is taken or refused by itself.")
+
+
+@strawberry.type(description="What came of it.")
+class CompleteTasksPayload:
+    completed: int = of(
+        description=(
+            "How many of the leases now count as completed. The first complete of a lease counts; later ones count as "
+            "completed too, whatever they carry, and change nothing."
+        )
+    )
+    errors: list[LeaseError] = of(description="The items that were not taken.")
+    tasks: list[Task] = of(description="The tasks that count as completed, in the order sent.")
+
+
+@strawberry.input(description="One attempt that failed.")
+class FailTaskInput(NullMeansDefault):
+    lease: strawberry.ID = of(description="The lease's id.")
+    error: JSON = of(description="A string or an object that says what went wrong; up to 1 MiB.")
+    retry_delay_seconds: float | None = of(default=None, description="Instead of the task's own retry delay.")
+    workgroup_delay_seconds: float | None = of(
+        default=None,
+        description=(
+            "Suspend this task's workgroup for so long: the answer to a rate limit. Without a workgroup it delays this "
+            "task by at least so long."
+        ),
+    )
+    keep_attempt: bool | None = of(
+        default=False,
+        description=(
+            "Do not count this attempt: it was the weather, not the task. The error is still noted; `remainingAttempts` "
+            "does not fall."
+        ),
+    )
+    discard: bool | None = of(
+        default=False, description="No further attempts, whatever remains. Excludes keepAttempt."
+    )
+
+
+@strawberry.input(description="Attempts that failed.")
+class FailTasksInput:
+    failures: list[FailTaskInput] = of(description="At most 10,000; each is taken or refused by itself.")
+
+
+@strawberry.type(description="A repeated fail of the same lease counts as failed and changes nothing.")
+class FailTasksPayload:
+    failed: int = of(description="How many of the leases now count as failed.")
+    errors: list[LeaseError] = of(description="The items that were not taken.")
+    tasks: list[Task] = of(description="The tasks that count as failed, in the order sent.")
+
+
+@strawberry.input(description="How far one task is.")
+class LeaseProgressInput:
+    lease: strawberry.ID = of(description="The lease's id.")
+    fraction: float | None = of(default=None, description="0 to 1; null keeps what was said before.")
+    message: str | None = of(default=None, description="Cut to 2,000 characters; null keeps what was said before.")
+
+
+@strawberry.input(description="Leases to keep.")
+class ExtendLeasesInput(NullMeansDefault):
+    leases: list[strawberry.ID] = of(description="At most 10,000.")
+    lease_seconds: float | None = of(
+        default=60.0, description="How long from now, 1 to 86,400 seconds; never shortens."
+    )
+    progress: list[LeaseProgressInput] | None = of(default=None, description="How far their tasks are.")
+
+
+@strawberry.type(description="What stands.")
+class ExtendLeasesPayload:
+    expires_at: datetime | None = of(
+        description="Of those that stand (a time-out may end one sooner); null if none does."
+    )
+    suspended: list[strawberry.ID] = of(
+        description="Leases whose workgroup is suspended now: give back those that you have not started."
+    )
+    errors: list[LeaseError] = of(description="The leases to stop working on, and why.")
+
+
+@strawberry.input(
+    description="Give leases back untouched: no attempt is counted, the tasks are ready at once."
+)
+class ReleaseLeasesInput:
+    leases: list[strawberry.ID] = of(description="At most 10,000.")
+
+
+@strawberry.type(description="What was given back.")
+class ReleaseLeasesPayload:
+    released: int = of(description="How many.")
+    errors: list[LeaseError] = of(description="The leases that do not stand.")
+
+
+@strawberry.type
+class LeaseMutation:
+    @strawberry.mutation(description="Take tasks to work on. Each comes with a lease.")
+    async def claim_tasks(
+        self, info: Info, input: Annotated[ClaimTasksInput, strawberry.argument(description="What for.")]
+    ) -> ClaimTasksPayload | None:
+        services = info.context.services
+        granted = await services.dispatcher.claim(claim.checked(input, services.core.limits))
+        return ClaimTasksPayload(leases=leases_of(info, granted, input.worker_id))
+
+    @strawberry.mutation(
+        description=(
+            "Finish tasks: output, continuations and the readiness of every child in one transaction. When the call "
+            "returns, every child that can run can be claimed."
+        )
+    )
+    async def complete_tasks(
+        self, info: Info, input: Annotated[CompleteTasksInput, strawberry.argument(description="What was done.")]
+    ) -> CompleteTasksPayload | None:
+        done = await info.context.services.finisher.complete(input.results)
+        return CompleteTasksPayload(
+            completed=len(done.taken),
+            errors=[LeaseError.of(r) for r in done.refused],
+            tasks=await _tasks(info, done),
+        )
+
+    @strawberry.mutation(description="Report failed attempts: each task is tried again later, or is FAILED.")
+    async def fail_tasks(
+        self, info: Info, input: Annotated[FailTasksInput, strawberry.argument(description="What failed.")]
+    ) -> FailTasksPayload | None:
+        done = await info.context.services.finisher.fail(input.failures)
+        return FailTasksPayload(
+            failed=len(done.taken),
+            errors=[LeaseError.of(r) for r in done.refused],
+            tasks=await _tasks(info, done),
+        )
+
+    @strawberry.mutation(description="Keep leases for longer, and say how far their tasks are.")
+    async def extend_leases(
+        self, info: Info, input: Annotated[ExtendLeasesInput, strawberry.argument(description="Which leases.")]
+    ) -> ExtendLeasesPayload | None:
+        found, suspended, refused = await info.context.services.finisher.extend(
+            input.leases, 60.0 if input.lease_seconds is None else input.lease_seconds, input.progress or [], ("input",)
+        )
+        return ExtendLeasesPayload(
+            expires_at=None if found is None else found.until,
+            suspended=[strawberry.ID(i) for i in suspended],
+            errors=[LeaseError.of(r) for r in refused],
+        )
+
+    @strawberry.mutation(description="Give leases back untouched.")
+    async def release_leases(
+        self, info: Info, input: Annotated[ReleaseLeasesInput, strawberry.argument(description="Which leases.")]
+    ) -> ReleaseLeasesPayload | None:
+        done = await info.context.services.finisher.release(input.leases)
+        return ReleaseLeasesPayload(released=len(done.taken), errors=[LeaseError.of(r) for r in done.refused])
+
+
+async def _tasks(info: Info, done: Outcome) -> list[Task]:
+    """Read only where a caller asks for them."""
+    if asks_only(info, "tasks", frozenset()):
+        return [bare_task(no, "") for no in done.taken]
+    return await tasks_in_order(info, done.taken)
+
+

@@ -1,0 +1,88 @@
+"""Nested reads, batched: one statement for all that one request asks of a kind at one level."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from strawberry.dataloader import DataLoader
+
+from db import group as groups
+from db import task as tasks
+from resolvers.core import Core
+
+Row = TypeVar("Row")
+
+
+class Loaders:
+    """One request's loaders; what they load is remembered for the request."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.tasks: DataLoader[int, tasks.TaskRow | None] = DataLoader(self._tasks)
+        self.groups: DataLoader[int, groups.GroupRow | None] = DataLoader(self._groups)
+        self.group_counts: DataLoader[int, list[groups.GroupCountRow]] = DataLoader(self._group_counts)
+        self.errors: DataLoader[int, list[tasks.ErrorRow]] = DataLoader(self._errors)
+        self.link_counts: DataLoader[int, tasks.LinkCountRow] = DataLoader(self._link_counts)
+        self.counts: DataLoader[int, list[groups.StateCountRow]] = DataLoader(self._counts)
+        self.oldest_ready: DataLoader[int, float | None] = DataLoader(self._oldest_ready)
+        self._parents: dict[int, DataLoader[int, list[int]]] = {}
+        self._children: dict[int, DataLoader[int, list[int]]] = {}
+        self._results: dict[int, DataLoader[int, list[tasks.ParentResultRow]]] = {}
+
+    def parents(self, first: int) -> DataLoader[int, list[int]]:
+        """Numbers of a task's parents."""
+        return self._parents.setdefault(first, DataLoader(partial(self._links, tasks.links_to_parents, first)))
+
+    def children(self, first: int) -> DataLoader[int, list[int]]:
+        """Numbers of a task's children."""
+        return self._children.setdefault(first, DataLoader(partial(self._links, tasks.links_to_children, first)))
+
+    def parent_results(self, first: int) -> DataLoader[int, list[tasks.ParentResultRow]]:
+        return self._results.setdefault(first, DataLoader(partial(self._parent_results, first)))
+
+    async def _tasks(self, nos: list[int]) -> list[tasks.TaskRow | None]:
+        found = {row.no: row for row in await tasks.read_tasks(self._core.pool, self._core.ns, nos=nos)}
+        return [found.get(no) for no in nos]
+
+    async def _groups(self, nos: list[int]) -> list[groups.GroupRow | None]:
+        found = {row.group_no: row for row in await groups.read_groups(self._core.pool, self._core.ns, nos=nos)}
+        return [found.get(no) for no in nos]
+
+    async def _group_counts(self, nos: list[int]) -> list[list[groups.GroupCountRow]]:
+        return _by(nos, await groups.group_counts(self._core.pool, self._core.ns, nos), lambda row: row.group_no)
+
+    async def _errors(self, nos: list[int]) -> list[list[tasks.ErrorRow]]:
+        return _by(nos, await tasks.errors_of_tasks(self._core.pool, self._core.ns, nos), lambda row: row.no)
+
+    async def _link_counts(self, nos: list[int]) -> list[tasks.LinkCountRow]:
+        found = {row.no: row for row in await tasks.count_links(self._core.pool, self._core.ns, nos)}
+        return [found[no] for no in nos]
+
+    async def _counts(self, numbers: list[int]) -> list[list[groups.StateCountRow]]:
+        return _by(
+            numbers, await groups.counts_by_state(self._core.pool, self._core.ns, numbers), lambda row: row.number
+        )
+
+    async def _oldest_ready(self, channels: list[int]) -> list[float | None]:
+        found = await groups.oldest_ready(self._core.pool, self._core.ns, channels)
+        return [found.get(channel) for channel in channels]
+
+    async def _links(
+        self, read: Callable[..., Awaitable[list[tasks.LinkRow]]], first: int, nos: list[int]
+    ) -> list[list[int]]:
+        found = _by(nos, await read(self._core.pool, self._core.ns, nos, first), lambda row: row.no)
+        return [[row.other for row in rows] for rows in found]
+
+    async def _parent_results(self, first: int, nos: list[int]) -> list[list[tasks.ParentResultRow]]:
+        return _by(nos, await tasks.parent_results(self._core.pool, self._core.ns, nos, first), lambda row: row.no)
+
+
+def _by(keys: list[int], rows: list[Row], key: Callable[[Row], int]) -> list[list[Row]]:
+    """Rows dealt out to their keys, in the order of the keys."""
+    found: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    return [found[k] for k in keys]

@@ -1,0 +1,38 @@
+"""Query, Mutation and the executable schema; only assembles."""
+
+from __future__ import annotations
+
+import strawberry
+from strawberry.schema.config import StrawberryConfig
+
+from schema.channel import ChannelQuery
+from schema.group import GroupMutation, GroupQuery
+from schema.lease import LeaseMutation
+from schema.scalars import SCALARS
+from schema.server import ServerQuery
+from schema.task import TaskMutation, TaskQuery
+from schema.worker import WorkerQuery
+from schema.workgroup import WorkgroupMutation, WorkgroupQuery
+
+
+@strawberry.type(description="What can be read.")
+class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ServerQuery):
+    pass
+
+
+@strawberry.type(
+    description=(
+        "What can be changed. Fields are nullable so that one that fails does not take the answers of those before it, in "
+        "the same document, with it: complete and claim go together."
+    )
+)
+class Mutation(GroupMutation, LeaseMutation, TaskMutation, WorkgroupMutation):
+    pass
+
+
+schema = strawberry.Schema(Query, Mutation, config=StrawberryConfig(scalar_map=SCALARS))
+
+
+def sdl() -> str:
+    """The schema as text, as schema/crew.graphql holds it."""
+    return schema.as_str() + "\n"

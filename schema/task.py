@@ -1,0 +1,469 @@
+"""Tasks: what one is, how lists of them are read, and what people do to them."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import strawberry
+
+from db.task import EdgeRow, ErrorRow, TaskRow, read_tasks
+from resolvers import check
+from resolvers import task as deciding
+from resolvers.errors import BadInput
+from schema.context import Info, page_size
+from schema.inputs import NullMeansDefault
+from schema.scalars import JSON
+
+if TYPE_CHECKING:
+    from schema.group import TaskGroup
+
+of = strawberry.field
+
+
+@strawberry.enum(description="Where a task stands in its life.")
+class TaskState(enum.Enum):
+    BLOCKED = strawberry.enum_value(0, description="Waits for a parent.")
+    SCHEDULED = strawberry.enum_value(
+        1, description="Waits for its time: delayed by its creator, or backing off after an error."
+    )
+    READY = strawberry.enum_value(2, description="Can be claimed now (unless its workgroup holds it back).")
+    RUNNING = strawberry.enum_value(3, description="Leased to a worker.")
+    MERGED = strawberry.enum_value(
+        4, description="Rides along with a running task of the same channel and key, and ends with it."
+    )
+    SUCCEEDED = strawberry.enum_value(5, description="Completed by a worker; its output is kept.")
+    FAILED = strawberry.enum_value(
+        6, description="Every attempt failed, or a worker discarded it. Stays until retried."
+    )
+    CANCELLED = strawberry.enum_value(7, description="Called off: no worker gets it.")
+
+
+STATES: dict[int, TaskState] = {n: list(TaskState)[n] for n in range(8)}
+"""By the numbers that rows carry (sql/README.md)."""
+NUMBERS = {state: n for n, state in STATES.items()}
+
+
+@strawberry.enum(description="What keeps a ready task from being handed out.")
+class Hold(enum.Enum):
+    TASK_PAUSED = strawberry.enum_value("TASK_PAUSED", description="It is paused itself.")
+    GROUP_PAUSED = strawberry.enum_value("GROUP_PAUSED", description="Its group is paused.")
+    CHANNEL_PAUSED = strawberry.enum_value("CHANNEL_PAUSED", description="Its channel is paused.")
+    CHANNEL_LIMITED = strawberry.enum_value("CHANNEL_LIMITED", description="Its channel runs as many as it may.")
+    WORKGROUP_SUSPENDED = strawberry.enum_value("WORKGROUP_SUSPENDED", description="Its workgroup is suspended.")
+    WORKGROUP_LIMITED = strawberry.enum_value("WORKGROUP_LIMITED", description="Its workgroup is at its limit.")
+
+
+@strawberry.enum(description="The order of a list of tasks.")
+class TaskOrder(enum.Enum):
+    CREATED_ASC = strawberry.enum_value("created_asc", description="Oldest first.")
+    CREATED_DESC = strawberry.enum_value("created_desc", description="Newest first.")
+    PRIORITY_DESC = strawberry.enum_value("priority_desc", description="Highest priority first, then oldest.")
+    FINISHED_DESC = strawberry.enum_value(
+        "finished_desc", description="Latest end first; those that have not ended come last."
+    )
+
+
+@strawberry.type(
+    description=(
+        "The delay after the n-th counted failure (since creation or the last retry by a person) is "
+        "delaySeconds × backoff^(n−1), at most maxDelaySeconds, give or take 10 % so that retries do not come in step. "
+        "A lost lease counts as an attempt and does not delay."
+    )
+)
+class RetryPolicy:
+    max_attempts: int = of(description="How many attempts there are in all, 1 to 1,000,000.")
+    delay_seconds: float = of(description="Seconds before the second attempt.")
+    backoff: float = of(description="1 keeps the delay fixed; 2 doubles it each time. 1 to 100.")
+    max_delay_seconds: float = of(description="The longest delay, in seconds.")
+
+
+@strawberry.type(description="What one failed attempt reported.")
+class TaskError:
+    attempt: int = of(description="Which attempt failed, counted from 1.")
+    error: JSON = of(description="As the worker sent it: a string or an object. A lost lease writes one too.")
+    worker_id: str | None = of(description="The worker that had the task.")
+    started_at: datetime | None = of(description="When that attempt started.")
+    at: datetime = of(description="When it failed.")
+
+    @classmethod
+    def of(cls, row: ErrorRow) -> TaskError:
+        return cls(
+            attempt=row.attempt,
+            error=JSON(row.error),
+            worker_id=row.worker_id,
+            started_at=row.started_at,
+            at=row.at,
+        )
+
+
+@strawberry.type(description="One piece of work. It is in exactly one group, and waits for its parents.")
+class Task:
+    no: strawberry.Private[int]
+    group_no: strawberry.Private[int]
+    spawned_by_no: strawberry.Private[int | None]
+    id: strawberry.ID = of(description="A UUID: the creator's, or made by the server.")
+    name: str = of(description="What people call it; 1 to 1,000 characters.")
+    channel: str = of(
+        description=(
+            "Which kind of work this is; workers claim by channel. Over several channels the highest priority goes first."
+        )
+    )
+    workgroup: str | None = of(
+        description="Tasks that share a rate limit share a workgroup: all of them can be suspended at once."
+    )
+    state: TaskState = of(description="Where it stands in its life.")
+    held_by: list[Hold] = of(
+        description="What holds a task back that its state alone would let run: a suspended workgroup."
+    )
+    priority: int = of(description="Higher goes first; within one priority, the oldest.")
+    run_after: datetime | None = of(description="Its own earliest time, if it has one.")
+    not_before: datetime | None = of(
+        description=(
+            "When it can be handed out at the earliest: its own time or the end of its workgroup's suspension, whichever "
+            "is later; null when that is past or not set."
+        )
+    )
+    input: JSON | None = of(description="What its creator gave it to work with.")
+    output: JSON | None = of(description="What its worker produced.")
+    attempt: int = of(
+        description="How many attempts have been started and not given back. Goes on counting after a retry."
+    )
+    remaining_attempts: int = of(
+        description="How many more attempts may be started; the running one no longer counts among them."
+    )
+    retry: RetryPolicy = of(description="How often and when it is tried again.")
+    progress_weight: int = of(description="How much it counts in the progress of its group.")
+    progress: float | None = of(description="0 to 1, as last reported by its worker.")
+    progress_message: str | None = of(description="What its worker last said of its progress.")
+    is_seed: bool = of(
+        description="Seed tasks survive a reset of their group; the others are rebuilt by them."
+    )
+    metadata: JSON | None = of(description="Free labels; a trace context travels here too.")
+    worker_id: str | None = of(description="The worker that runs it, or ran it last.")
+    lease_expires_at: datetime | None = of(description="When its lease runs out, while RUNNING.")
+    created_at: datetime = of(description="When it was created.")
+    ready_at: datetime | None = of(description="When it last became READY, held or not; null in other states.")
+    started_at: datetime | None = of(description="When its latest attempt started.")
+    finished_at: datetime | None = of(description="When it ended.")
+
+    @classmethod
+    def of(cls, row: TaskRow) -> Task:
+        return cls(
+            no=row.no,
+            group_no=row.group_no,
+            spawned_by_no=row.spawned_by,
+            id=strawberry.ID(str(row.id)),
+            name=row.name,
+            channel=row.channel,
+            workgroup=row.workgroup,
+            state=STATES[row.state],
+            held_by=[Hold.WORKGROUP_SUSPENDED] if row.suspended else [],
+            priority=row.priority,
+            run_after=row.run_after,
+            not_before=row.not_before,
+            input=json_or_none(row.input),
+            output=json_or_none(row.output),
+            attempt=row.attempt,
+            remaining_attempts=row.remaining,
+            retry=RetryPolicy(
+                max_attempts=row.max_attempts,
+                delay_seconds=row.retry_delay,
+                backoff=row.backoff,
+                max_delay_seconds=row.max_delay,
+            ),
+            progress_weight=row.weight,
+            progress=row.progress,
+            progress_message=row.progress_message,
+            is_seed=row.is_seed,
+            metadata=json_or_none(row.metadata),
+            worker_id=row.worker_id,
+            lease_expires_at=row.lease_expires_at,
+            created_at=row.created_at,
+            ready_at=row.ready_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+        )
+
+    @strawberry.field(description="The group it belongs to.")
+    async def group(self, info: Info) -> Annotated[TaskGroup, strawberry.lazy("schema.group")]:
+        from schema.group import TaskGroup as Group
+
+        row = await info.context.loaders.groups.load(self.group_no)
+        if row is None:
+            raise LookupError(f"task {self.id} has no group")
+        return Group.of(row)
+
+    @strawberry.field(
+        description="What each failed attempt reported, oldest first. The first and the newest 99 are kept."
+    )
+    async def errors(
+        self,
+        info: Info,
+        last: Annotated[int | None, strawberry.argument(description="At most so many, the newest; 0 to 100.")] = 100,
+    ) -> list[TaskError]:
+        n = check.whole(100 if last is None else last, ("last",), "last", 0, 100)
+        rows = await info.context.loaders.errors.load(self.no)
+        return [TaskError.of(row) for row in rows[max(0, len(rows) - n) :]]
+
+    @strawberry.field(description="In the order they were named.")
+    async def parents(
+        self,
+        info: Info,
+        first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 1000,
+    ) -> list[Task]:
+        return await _linked(info, await info.context.loaders.parents(page_size(first, 1000, info)).load(self.no))
+
+    @strawberry.field(description="How many parents it has.")
+    async def parent_count(self, info: Info) -> int:
+        return (await info.context.loaders.link_counts.load(self.no)).parents
+
+    @strawberry.field(description="Oldest first.")
+    async def children(
+        self,
+        info: Info,
+        first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 1000,
+    ) -> list[Task]:
+        return await _linked(info, await info.context.loaders.children(page_size(first, 1000, info)).load(self.no))
+
+    @strawberry.field(description="How many children it has.")
+    async def child_count(self, info: Info) -> int:
+        return (await info.context.loaders.link_counts.load(self.no)).children
+
+    @strawberry.field(description="The task whose completion made this one.")
+    async def spawned_by(self, info: Info) -> Task | None:
+        if self.spawned_by_no is None:
+            return None
+        row = await info.context.loaders.tasks.load(self.spawned_by_no)
+        return None if row is None else Task.of(row)
+
+
+def json_or_none(text: str | None) -> JSON | None:
+    return None if text is None else JSON(text)
+
+
+async def _linked(info: Info, nos: list[int]) -> list[Task]:
+    return [Task.of(row) for row in await info.context.loaders.tasks.load_many(nos) if row is not None]
+
+
+async def tasks_in_order(info: Info, nos: list[int]) -> list[Task]:
+    """Tasks by number, in the order of the numbers; those deleted meanwhile are left out."""
+    return await _linked(info, nos)
+
+
+@strawberry.type(description="A link: the child waits for the parent.")
+class TaskEdge:
+    parent_id: strawberry.ID = of(description="The task that goes first.")
+    child_id: strawberry.ID = of(description="The task that waits for it.")
+
+    @classmethod
+    def of(cls, row: EdgeRow) -> TaskEdge:
+        return cls(parent_id=strawberry.ID(str(row.parent_id)), child_id=strawberry.ID(str(row.child_id)))
+
+
+@strawberry.type(description="How many tasks stand in a state.")
+class StateCount:
+    state: TaskState = of(description="The state.")
+    count: int = of(description="How many; never 0.")
+
+
+@strawberry.type(description="Where a page stands in its list.")
+class PageInfo:
+    has_next_page: bool = of(description="Whether more follow.")
+    has_previous_page: bool = of(description="Whether this page began after a cursor.")
+    start_cursor: str | None = of(description="The first item's cursor; null on an empty page.")
+    end_cursor: str | None = of(description="The last item's cursor: give it as `after` for the next page.")
+
+
+@strawberry.type(description="A task in a list, with its place there.")
+class TaskConnectionEdge:
+    cursor: str = of(description="Its place: give it as `after` to go on from here.")
+    node: Task = of(description="The task.")
+
+
+@strawberry.type(
+    description="A page of tasks. `totalCount` is exact up to 10,000 and stops there; `totalCountIsExact` tells."
+)
+class TaskConnection:
+    page: strawberry.Private[deciding.Page]
+    narrowed: strawberry.Private[deciding.Filter]
+    edges: list[TaskConnectionEdge] = of(description="The tasks with their cursors.")
+    nodes: list[Task] = of(description="The tasks alone.")
+    page_info: PageInfo = of(description="Where this page stands.")
+
+    @strawberry.field(description="How many tasks the whole list has, up to 10,000.")
+    async def total_count(self, info: Info) -> int:
+        return min(await deciding.total(info.context.core, self.narrowed), deciding.TOTAL_COUNT_STOPS_AT)
+
+    @strawberry.field(description="False when there are more than `totalCount` says.")
+    async def total_count_is_exact(self, info: Info) -> bool:
+        return await deciding.total(info.context.core, self.narrowed) <= deciding.TOTAL_COUNT_STOPS_AT
+
+    @classmethod
+    def of(cls, page: deciding.Page, narrowed: deciding.Filter) -> TaskConnection:
+        edges = [
+            TaskConnectionEdge(cursor=cursor, node=Task.of(row))
+            for cursor, row in zip(page.cursors, page.rows, strict=True)
+        ]
+        return cls(
+            page=page,
+            narrowed=narrowed,
+            edges=edges,
+            nodes=[edge.node for edge in edges],
+            page_info=page_info(page.cursors, page.has_next, page.has_previous),
+        )
+
+
+def page_info(cursors: list[str], has_next: bool, has_previous: bool) -> PageInfo:
+    return PageInfo(
+        has_next_page=has_next,
+        has_previous_page=has_previous,
+        start_cursor=cursors[0] if cursors else None,
+        end_cursor=cursors[-1] if cursors else None,
+    )
+
+
+@strawberry.input(description="What a list of tasks is narrowed to. A field left out narrows nothing.")
+class TaskFilter:
+    states: list[TaskState] | None = of(default=None, description="In one of these states.")
+    channels: list[str] | None = of(default=None, description="In one of these channels.")
+    workgroups: list[str] | None = of(default=None, description="In one of these workgroups.")
+    group_id: strawberry.ID | None = of(default=None, description="In this group.")
+    worker_id: str | None = of(default=None, description="Run by this worker, now or last.")
+    name_contains: str | None = of(default=None, description="With this text in its name, in any case.")
+    created_after: datetime | None = of(default=None, description="Created after this instant.")
+    created_before: datetime | None = of(default=None, description="Created before this instant.")
+
+    def narrowed(self) -> deciding.Filter:
+        path = ("filter",)
+        for what, words in (("channels", self.channels), ("workgroups", self.workgroups)):
+            for n, word in enumerate(words or ()):
+                check.characters(word, (*path, what, n), what)
+        return deciding.Filter(
+            states=None if self.states is None else [NUMBERS[s] for s in self.states],
+            channels=self.channels,
+            workgroups=self.workgroups,
+            group_id=None if self.group_id is None else check.uuid(self.group_id, (*path, "groupId"), "groupId"),
+            worker_id=_words(self.worker_id, (*path, "workerId"), "workerId"),
+            name_contains=_words(self.name_contains, (*path, "nameContains"), "nameContains"),
+            created_after=check.instant(self.created_after, (*path, "createdAfter"), "createdAfter"),
+            created_before=check.instant(self.created_before, (*path, "createdBefore"), "createdBefore"),
+        )
+
+
+def _words(value: str | None, path: tuple[str, ...], what: str) -> str | None:
+    return None if value is None else check.characters(value, path, what)
+
+
+_ORDERS = {order: order.name.lower() for order in TaskOrder}
+
+
+async def page_of_tasks(
+    info: Info, narrowed: deciding.Filter, order: TaskOrder, first: int, after: str | None
+) -> TaskConnection:
+    return TaskConnection.of(await deciding.page(info.context.core, _ORDERS[order], narrowed, after, first), narrowed)
+
+
+@strawberry.input(description="Names a parent, by id or by ref.")
+class ParentInput(NullMeansDefault):
+    id: strawberry.ID | None = of(default=None, description="A task that exists, in the same group.")
+    ref: str | None = of(default=None, description="Or one made in this call.")
+
+
+@strawberry.input(description="How often and when a task is tried again.")
+class RetryInput(NullMeansDefault):
+    max_attempts: int | None = of(default=5, description="How many attempts there are in all, 1 to 1,000,000.")
+    delay_seconds: float | None = of(default=30.0, description="Seconds before the second attempt, 0 to a year.")
+    backoff: float | None = of(
+        default=1.0, description="1 keeps the delay fixed; 2 doubles it each time. 1 to 100."
+    )
+    max_delay_seconds: float | None = of(default=3600.0, description="The longest delay in seconds, 0 to a year.")
+
+
+@strawberry.input(description="A task to be made.")
+class NewTask(NullMeansDefault):
+    name: str = of(description="What people call it; 1 to 1,000 characters.")
+    channel: str = of(description="Which kind of work this is; 1 to 255 characters.")
+    id: strawberry.ID | None = of(
+        default=None,
+        description=(
+            "A UUID of the sender's own makes the call safe to repeat: a task that is already there is answered as it is, "
+            "nothing changed, no link added; one in another group is a CONFLICT."
+        ),
+    )
+    ref: str | None = of(
+        default=None, description="A name for this task inside this call, for `parents` to point at."
+    )
+    parents: list[ParentInput] | None = of(default=None, description="The tasks that must succeed before it.")
+    workgroup: str | None = of(default=None, description="The rate limit it shares; 1 to 255 characters.")
+    input: JSON | None = of(default=None, description="What its worker needs; up to 1 MiB.")
+    priority: int | None = of(default=0, description="Higher goes first; within one priority, the oldest.")
+    run_after: datetime | None = of(default=None, description="Not before this instant.")
+    delay_seconds: float | None = of(
+        default=None, description="Instead of runAfter (not with it): counted from now by the server's clock."
+    )
+    retry: RetryInput | None = of(default=None, description="How often and when it is tried again.")
+    progress_weight: int | None = of(
+        default=1, description="How much it counts in the progress of its group, 0 to 1,000,000."
+    )
+    is_seed: bool | None = of(
+        default=False, description="Survives a reset of its group; the others are rebuilt by the seeds."
+    )
+    metadata: JSON | None = of(default=None, description="Free labels; up to 1 MiB.")
+
+
+@strawberry.type(description="Tasks that a call was about.")
+class TasksPayload:
+    tasks: list[Task] = of(description="Those that it changed; at most 1,000 of them.")
+    affected: int = of(description="How many it changed.")
+
+
+@strawberry.type
+class TaskQuery:
+    @strawberry.field(description="A task by its id; null when there is none.")
+    async def task(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The task's UUID.")]
+    ) -> Task | None:
+        uuid = check.uuid(id, ("id",), "id")
+        rows = await read_tasks(info.context.core.pool, info.context.core.ns, ids=[uuid])
+        return Task.of(rows[0]) if rows else None
+
+    @strawberry.field(description="Tasks of all groups, a page at a time.")
+    async def tasks(
+        self,
+        info: Info,
+        filter: Annotated[TaskFilter | None, strawberry.argument(description="Which tasks.")] = None,
+        order_by: Annotated[
+            TaskOrder | None, strawberry.argument(description="In which order.")
+        ] = TaskOrder.CREATED_DESC,
+        first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 50,
+        after: Annotated[str | None, strawberry.argument(description="After this cursor.")] = None,
+    ) -> TaskConnection | None:
+        narrowed = filter.narrowed() if filter else deciding.Filter()
+        size = page_size(first, 50, info)
+        return await page_of_tasks(info, narrowed, order_by or TaskOrder.CREATED_DESC, size, after)
+
+
+@strawberry.type
+class TaskMutation:
+    @strawberry.mutation(
+        description=(
+            "Set the remaining attempts of failed tasks (and only those) and make them ready at once. Ids of tasks that "
+            "have not failed, or do not exist, are passed over."
+        )
+    )
+    async def retry_tasks(
+        self,
+        info: Info,
+        ids: Annotated[list[strawberry.ID] | None, strawberry.argument(description="Which tasks.")] = None,
+        attempts: Annotated[
+            int | None, strawberry.argument(description="How many more attempts each gets, 1 to 1,000,000.")
+        ] = 2,
+    ) -> TasksPayload | None:
+        if not ids:
+            raise BadInput("ids is empty: name at least one task", ("ids",))
+        uuids: list[UUID] = [check.uuid(i, ("ids", n), "id") for n, i in enumerate(ids)]
+        nos = await deciding.retry(info.context.core, uuids, 2 if attempts is None else attempts)
+        return TasksPayload(tasks=await tasks_in_order(info, nos[:1000]), affected=len(nos))

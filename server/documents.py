@@ -1,0 +1,77 @@
+"""Documents, parsed and validated once: a cache keyed by their text."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    parse,
+    validate,
+)
+
+_KEEP = 1000
+_LONGEST_KEPT = 100_000
+_MOST_TOKENS = 20_000
+
+
+@dataclass(slots=True)
+class Document:
+    """A document that can be run, or the errors that say why not."""
+
+    node: DocumentNode | None
+    errors: list[GraphQLError] = field(default_factory=list)
+    code: str = ""
+    operations: dict[str, OperationDefinitionNode] = field(default_factory=dict)
+    may_wait: bool = False
+    """Some field of it may wait long: then a client that goes away is noticed."""
+
+    def operation(self, name: str | None) -> OperationDefinitionNode | None:
+        if name is None:
+            return next(iter(self.operations.values())) if len(self.operations) == 1 else None
+        return self.operations.get(name)
+
+    def is_mutation(self, name: str | None) -> bool:
+        operation = self.operation(name)
+        return operation is not None and operation.operation is OperationType.MUTATION
+
+
+class Documents:
+    def __init__(self, schema: GraphQLSchema) -> None:
+        self._schema = schema
+        self._kept: OrderedDict[str, Document] = OrderedDict()
+
+    def get(self, text: str) -> Document:
+        found = self._kept.get(text)
+        if found is not None:
+            self._kept.move_to_end(text)
+            return found
+        made = self._make(text)
+        if len(text) <= _LONGEST_KEPT:
+            self._kept[text] = made
+            if len(self._kept) > _KEEP:
+                self._kept.popitem(last=False)
+        return made
+
+    def _make(self, text: str) -> Document:
+        try:
+            node = parse(text, no_location=False, max_tokens=_MOST_TOKENS)
+        except GraphQLError as error:
+            return Document(None, [error], "GRAPHQL_PARSE_FAILED")
+        errors = validate(self._schema, node, max_errors=20)
+        if errors:
+            return Document(None, errors, "GRAPHQL_VALIDATION_FAILED")
+        operations = [d for d in node.definitions if isinstance(d, OperationDefinitionNode)]
+        return Document(
+            node,
+            operations={o.name.value if o.name else "": o for o in operations},
+            may_wait=any(
+                isinstance(f, FieldNode) and f.name.value == "claimTasks" for o in operations for f in o.selection_set.selections
+            ),
+        )

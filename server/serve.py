@@ -1,0 +1,115 @@
+"""One server process: the database (its own or a given one), migrations, uvicorn, and a clean end on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from db.embedded import EmbeddedPostgres
+from db.migrate import migrate
+from server.app import create_app
+from server.settings import Settings
+
+log = structlog.get_logger("crew")
+_LOOK_AFTER_SECONDS = 0.25
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but a signal asks waiting long polls to answer, and the process then ends with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _end(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        app = self.config.loaded_app
+        while not hasattr(app, "state"):
+            app = app.app
+        services = getattr(app.state, "services", None)
+        if services is not None:
+            services.dispatcher.drain()
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
+    """The DSN to use: DATABASE_URL, or an embedded PostgreSQL that is stopped at the end."""
+    if settings.database_url:
+        yield settings.database_url, None
+        return
+    embedded = EmbeddedPostgres(settings.data_dir.resolve())
+    dsn = embedded.start()
+    try:
+        yield dsn, embedded
+    finally:
+        embedded.stop()
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT: stop accepting, finish requests, leave leases as they are."""
+    with database(settings) as (dsn, embedded):
+        listener = listen(settings)
+        asyncio.run(_serve(settings, dsn, embedded, listener))
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bound before the database is touched, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((settings.host, settings.port))
+    return listener
+
+
+async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None, listener: socket.socket) -> None:
+    for name in await migrate(dsn):
+        log.info("migrated", migration=name)
+    config = uvicorn.Config(
+        create_app(settings, dsn),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=30,
+        server_header=False,
+        date_header=False,
+    )
+    host, port = listener.getsockname()[:2]
+    log.info("serving", url=f"http://{host}:{port}/graphql", database="embedded" if embedded else "DATABASE_URL")
+    keeper = asyncio.create_task(_look_after(embedded)) if embedded else None
+    try:
+        await Server(config).serve(sockets=[listener])
+    finally:
+        if keeper is not None:
+            keeper.cancel()
+    log.info("stopped")
+
+
+async def _look_after(embedded: EmbeddedPostgres) -> None:
+    """Starts the embedded PostgreSQL again when it dies. In this thread: its end is tied to the thread that starts it."""
+    while True:
+        await asyncio.sleep(_LOOK_AFTER_SECONDS)
+        try:
+            if embedded.ensure():
+                log.warning("the embedded PostgreSQL had died and was started again")
+        except Exception:
+            log.exception("the embedded PostgreSQL cannot be started; trying again")
+            await asyncio.sleep(1)

@@ -1,0 +1,32 @@
+"""Settings: each from the environment as CREW_<NAME>, and DATABASE_URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a server can be told. Seconds and bytes where no unit is named."""
+
+    model_config = SettingsConfigDict(env_prefix="CREW_", populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    database_url: str | None = Field(
+        None,
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL 15 or newer; without it the server starts its own in the data directory.",
+    )
+    data_dir: Path = Field(Path(".crew"), description="Where the embedded database keeps its data.")
+    pool_size: int = Field(16, ge=2, le=100, description="Database connections of one server process.")
+    patience_seconds: float = Field(20.0, ge=0, description="How long a call waits for a database that is away.")
+    max_batch: int = Field(10_000, ge=1, le=100_000, description="Tasks, groups, leases or results in one call.")
+    max_wait_seconds: float = Field(25.0, ge=0, le=600, description="The longest long poll.")
+    max_input_bytes: int = Field(1 << 20, ge=1024, description="One input, output, error or metadata as JSON.")
+    max_lease_seconds: float = Field(86_400.0, ge=1, description="The longest lease.")
+    max_body_bytes: int = Field(32 << 20, ge=1024, description="One request's body.")
+    log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")

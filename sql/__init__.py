@@ -1,0 +1,1 @@
+"""The SQL, as data: migrations and named statements."""

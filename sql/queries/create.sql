@@ -1,0 +1,125 @@
+-- Creating groups and tasks.
+
+-- name: lock_parents
+-- First statement of a transaction that hangs tasks under tasks that exist: no parent can end unseen before we commit.
+-- Those that wait are locked for key share, which claims and loops skip; a running one's lease is stamped with our
+-- transaction, which its completion reads. One found nowhere has just moved: run again. $1 ns $2 ids
+with t as materialized (
+  select no, id, group_no, channel, rank from task where ns = $1 and id = any ($2::uuid[])),
+r as materialized (
+  select x.no from ready x where x.ns = $1 and (x.channel, x.rank, x.no) in (select channel, rank, no from t)
+  order by x.no for key share),
+p as materialized (
+  select x.no from parked x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
+s as materialized (
+  select x.no from scheduled x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
+b as materialized (
+  select x.no from blocked x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
+f as materialized (
+  select x.no from failed x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
+held as materialized (
+  select lease_no, part from lease where ns = $1 and nos && array(select no from t) order by lease_no, part for update),
+l as (
+  update lease x set grown = pg_current_xact_id() from held h
+  where x.ns = $1 and x.lease_no = h.lease_no and x.part = h.part
+  returning x.nos)
+select
+  t.no,
+  t.id,
+  t.group_no,
+  case
+    when exists (select from done d where d.ns = $1 and d.no = t.no) then 'done'
+    when t.no in (select no from r union all select no from p union all select no from s union all select no from b
+                  union all select no from f union all select unnest(nos) from l) then 'open'
+    else 'moved'
+  end as place
+from t;
+
+-- name: create_tasks
+-- New groups and tasks of many calls at once. An id that is there already raises unique_violation: nothing is made.
+-- $1 ns
+-- groups: $2 ids $3 names $4 metadata
+-- tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group $8 channels $9 workgroups $10 ranks
+--   $11 names $12 inputs $13 metadata $14 run_after $15 delay seconds $16 delay seconds from the parent $17 max attempts
+--   $18 retry delay $19 backoff $20 max delay $21 weight $22 is seed $23 spawned by $24 parents that have not succeeded yet
+-- links: $25 place in $5 of a parent made here, or 0 $26 number of a parent that exists $27 place in $5 of the child
+--   $28 place among the child's parents
+with given as materialized (
+  select nextval('task_no') as no, u.*, coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
+  from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
+    $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
+    $22::bool[], $23::bigint[], $24::int[]) with ordinality
+    as u(id, new_group, group_no, channel, workgroup, rank, name, input, metadata, run_after, delay, parent_delay,
+      max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open, ord)),
+new_group as materialized (
+  select nextval('group_no') as group_no, u.*, (select coalesce(max(no), 0) from given) as made_upto
+  from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
+grouped as (
+  insert into task_group (ns, group_no, id, name, metadata, made_upto)
+  select $1, group_no, id, name, metadata, made_upto from new_group
+  returning group_no),
+t as materialized (
+  select
+    g.no,
+    g.id,
+    coalesce(n.group_no, g.group_no) as group_no,
+    g.channel,
+    g.workgroup,
+    g.rank,
+    g.max_attempts,
+    g.open,
+    g.ord,
+    greatest(g.own_time, now() + g.parent_delay * interval '1 s') as run_at
+  from given g left join new_group n on n.ord = g.new_group),
+made as (
+  insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, run_after, max_attempts,
+    retry_delay, backoff, max_delay, weight, is_seed, spawned_by)
+  select $1, g.no, g.id, t.group_no, g.channel, g.workgroup, g.rank, g.name, g.input, g.metadata, g.own_time, g.max_attempts,
+    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by
+  from given g join t using (no)),
+linked as (
+  insert into edge (ns, parent, child, place)
+  select $1, coalesce(p.no, l.parent_no), c.no, l.place
+  from unnest($25::int[], $26::bigint[], $27::int[], $28::int[]) as l(parent, parent_no, child, place)
+  join t c on c.ord = l.child
+  left join t p on p.ord = l.parent),
+hung as (
+  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures)
+  select $1, no, open, run_at, channel, rank, workgroup, group_no, 0, max_attempts, 0 from t where open > 0),
+later as (
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
+  select $1, run_at, no, channel, rank, workgroup, group_no, 0, max_attempts, 0 from t where open = 0 and run_at > now()),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0 from t
+  where open = 0 and (run_at is null or run_at <= now())),
+told as (
+  insert into event (ns, kind, state, nos, groups, channels, workgroups, attempts)
+  select $1, 1, state, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
+  from (select no, group_no, channel, workgroup,
+      case when open > 0 then 0 when run_at > now() then 1 else 2 end as state from t) x
+  group by state),
+told_groups as (
+  insert into event (ns, kind, groups)
+  select $1, 18, array_agg(group_no) from grouped having count(*) > 0)
+select
+  ord,
+  no,
+  group_no,
+  channel,
+  rank,
+  case when open > 0 then 0 when run_at > now() then 1 else 2 end as state,
+  extract(epoch from run_at - now())::float8 as due_in
+from t order by ord;
+
+-- name: groups_to_repeat
+-- Groups that are there already, with the highest number their creating call drew. $1 ns $2 ids
+select id, group_no, made_upto from task_group where ns = $1 and id = any ($2::uuid[]);
+
+-- name: tasks_made_with_group
+-- $1 ns $2 group_no $3 made_upto
+select no, id from task where ns = $1 and group_no = $2 and no <= $3 order by no;
+
+-- name: existing_tasks
+-- $1 ns $2 ids
+select no, id, group_no from task where ns = $1 and id = any ($2::uuid[]);

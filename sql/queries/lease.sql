@@ -1,0 +1,359 @@
+-- What workers do: claim, complete, fail, extend, release; and what happens to leases that nobody keeps.
+-- Rows are always locked in this order: claim, lease (by number), blocked (by number), hold.
+
+-- name: claim_tasks
+-- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.
+-- A request whose claim id is known gets nothing here: its answer stands in claimed_before.
+-- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
+-- $8 claim ids or null $9 what was asked
+with wanted as materialized (
+  select w.*, nextval('lease_no') as lease_no
+  from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[]) with ordinality
+    as w(worker, n, seconds, claim_id, asked, ord)
+  where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
+-- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
+-- Over several channels each is locked up to the limit and the best are taken; the others are free again at commit.
+claimed as (
+  delete from ready
+  where ctid = any (array(
+    select r.ctid
+    from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
+    cross join lateral (
+      select x.ctid, x.rank, x.no
+      from ready x
+      where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
+        and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      order by x.rank, x.no
+      limit (select sum(n) from wanted)
+      for update skip locked) r
+    order by r.rank, r.no
+    limit (select sum(n) from wanted)))
+  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures),
+slot as materialized (
+  select row_number() over (order by nth, ord) as turn, w.*
+  from wanted w cross join lateral generate_series(1, w.n) as nth),
+got as materialized (
+  select c.*, s.lease_no, s.worker, s.claim_id, s.asked, s.ord, now() + s.seconds * interval '1 s' as until
+  from (select *, row_number() over (order by rank, no) as turn from claimed) c join slot s using (turn)),
+leased as (
+  insert into lease (ns, lease_no, worker, until, nos, groups, channels, workgroups, attempts, remainings, failures)
+  select $1, lease_no, worker, until, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup),
+    array_agg(attempt + 1), array_agg(remaining - 1), array_agg(failures)
+  from got group by lease_no, worker, until
+  returning worker, nos, groups, channels, workgroups, attempts),
+taken as (
+  insert into claim (ns, claim_id, lease_no, asked)
+  select distinct $1, claim_id, lease_no, asked from got where claim_id is not null),
+told as (
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
+  select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts from leased)
+select
+  g.ord,
+  g.lease_no,
+  g.until,
+  now() as started_at,
+  g.attempt + 1 as attempt,
+  g.remaining - 1 as remaining,
+  g.channel as channel_no,
+  t.no,
+  t.id,
+  t.group_no,
+  t.rank,
+  t.name,
+  w.name as workgroup,
+  t.input,
+  t.metadata,
+  t.run_after,
+  t.max_attempts,
+  t.retry_delay,
+  t.backoff,
+  t.max_delay,
+  t.weight,
+  t.is_seed,
+  t.spawned_by,
+  t.created_at
+from got g
+join task t on t.ns = $1 and t.no = g.no
+left join workgroup w on w.ns = $1 and w.workgroup = t.workgroup
+order by g.ord, g.rank, g.no;
+
+-- name: claimed_before
+-- What claims with these ids took, and how they were asked. $1 ns $2 claim ids
+select claim_id, lease_no, asked from claim where ns = $1 and claim_id = any ($2::uuid[]);
+
+-- name: standing_leases
+-- Tasks that stand under these lease numbers. $1 ns $2 lease nos
+select l.lease_no, l.until, u.no, u.attempt
+from lease l cross join lateral unnest(l.nos, l.attempts) as u(no, attempt)
+where l.ns = $1 and l.lease_no = any ($2::bigint[])
+order by l.lease_no, u.no;
+
+-- name: complete_tasks
+-- Ends tasks and frees the children that waited for them alone. Items whose lease does not stand are not in `ords`;
+-- `again` > 0: a child was hung under one of these meanwhile (see below), nothing was done for its lease: run again.
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null
+with held as materialized (
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+-- Whoever hangs a child under a running task stamps its lease, and may have committed after our snapshot was taken: then
+-- its edge is invisible to us, but the stamp is read from the locked, newest row.
+fresh as materialized (
+  select * from held where grown is null or pg_visible_in_snapshot(grown, pg_current_snapshot())),
+item as materialized (
+  select f.lease_no, f.part, f.worker, f.started_at, u.*, g.ord, g.output, g.child_delay
+  from fresh f
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[]) with ordinality
+    as g(lease_no, no, output, child_delay, ord) on g.lease_no = f.lease_no and g.no = u.no),
+hit as materialized (select * from item where ord is not null),
+rest as materialized (
+  select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
+    array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
+    array_agg(failures) as failures
+  from item where ord is null group by lease_no, part),
+emptied as (
+  delete from lease l using fresh f
+  where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
+    and not exists (select from rest r where r.lease_no = f.lease_no and r.part = f.part)),
+trimmed as (
+  update lease l
+  set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
+    remainings = r.remainings, failures = r.failures
+  from rest r
+  where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
+ended as (
+  insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, output)
+  select $1, no, lease_no, 5, attempt, remaining, worker, started_at, output from hit),
+delta as materialized (
+  select e.child, count(*)::int as n, now() + max(h.child_delay) * interval '1 s' as not_before
+  from hit h join edge e on e.ns = $1 and e.parent = h.no
+  group by e.child),
+-- Children are locked in order and their newest `open` is read here; all that follows decides by it and finds its rows by
+-- key alone. A condition on `open` in the update or delete would be tested on the old version and strand the child.
+locked as materialized (
+  select b.* from blocked b where b.ns = $1 and b.no = any (array(select child from delta)) order by b.no for update),
+due as materialized (
+  select l.*, l.open - d.n as left_open, greatest(l.run_at, d.not_before) as due_at
+  from locked l join delta d on d.child = l.no),
+fewer as (
+  update blocked b set open = d.left_open, run_at = d.due_at from due d
+  where b.ns = $1 and b.no = d.no and d.left_open > 0),
+freed as (
+  delete from blocked b using due d where b.ns = $1 and b.no = d.no and d.left_open <= 0),
+later as (
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
+  select $1, due_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures from due
+  where left_open <= 0 and due_at > now()),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures from due
+  where left_open <= 0 and (due_at is null or due_at <= now())),
+told as (
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
+  select $1, 6, 3, 5, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  from hit group by worker
+  union all
+  select $1, case when later then 2 else 3 end, 0, case when later then 1 else 2 end, null, array_agg(no),
+    array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  from (select *, coalesce(due_at > now(), false) as later from due where left_open <= 0) x group by later)
+select
+  (select array_agg(ord::int order by ord) from hit) as ords,
+  (select array_agg(group_no order by ord) from hit) as groups,
+  (select count(*)::int from held) - (select count(*)::int from fresh) as again,
+  (select array_agg(channel) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as channels,
+  (select array_agg(rank) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as ranks,
+  (select array_agg(no) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as nos,
+  (select extract(epoch from min(due_at) - now())::float8 from due where left_open <= 0 and due_at > now()) as due_in;
+
+-- name: fail_tasks
+-- Ends attempts: back to wait for another, or FAILED. Items whose lease does not stand are not in the answer.
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 errors $6 delay seconds, or null for the task's own
+-- $7 workgroup delay seconds, or null $8 keep the attempt $9 discard
+with held as materialized (
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+item as materialized (
+  select f.lease_no, f.part, f.worker, f.started_at, u.*, g.ord, g.error, g.delay, g.workgroup_delay, g.keep, g.discard
+  from held f
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[], $7::float8[], $8::bool[], $9::bool[]) with ordinality
+    as g(lease_no, no, error, delay, workgroup_delay, keep, discard, ord) on g.lease_no = f.lease_no and g.no = u.no),
+rest as materialized (
+  select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
+    array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
+    array_agg(failures) as failures
+  from item where ord is null group by lease_no, part),
+emptied as (
+  delete from lease l using held f
+  where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
+    and not exists (select from rest r where r.lease_no = f.lease_no and r.part = f.part)),
+trimmed as (
+  update lease l
+  set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
+    remainings = r.remainings, failures = r.failures
+  from rest r
+  where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
+hit as materialized (
+  select i.*, t.rank,
+    i.remaining + i.keep::int as kept_remaining,
+    i.failures + (not i.keep)::int as counted,
+    i.discard or i.remaining + i.keep::int <= 0 as final,
+    greatest(
+      coalesce(i.delay, case when i.keep and i.workgroup_delay is not null then 0 else
+        least(t.max_delay, t.retry_delay * power(t.backoff, least(i.failures, 100))) * (0.9 + 0.2 * random()) end),
+      case when i.workgroup = 0 then i.workgroup_delay end) as wait
+  from item i join task t on t.ns = $1 and t.no = i.no
+  where i.ord is not null),
+noted as (
+  insert into error (ns, no, attempt, lease_no, worker, started_at, error)
+  select $1, no, attempt, lease_no, worker, started_at, error from hit),
+later as (
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
+  select $1, now() + wait * interval '1 s', no, channel, rank, workgroup, group_no, attempt, kept_remaining, counted
+  from hit where not final and wait > 0),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, attempt, kept_remaining, counted from hit
+  where not final and wait <= 0),
+over as (
+  insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at)
+  select $1, no, channel, rank, workgroup, group_no, attempt, kept_remaining, worker, started_at from hit where final),
+told as (
+  insert into event (ns, kind, was, state, worker, until, nos, groups, channels, workgroups, attempts)
+  select $1, case when final then 8 else 7 end, 3, case when final then 6 when wait > 0 then 1 else 2 end, worker,
+    case when not final then now() + min(wait) * interval '1 s' end,
+    array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  from hit group by worker, final, wait > 0)
+select
+  ord::int,
+  no,
+  channel,
+  rank,
+  workgroup,
+  workgroup_delay,
+  case when final then 6 when wait > 0 then 1 else 2 end as state,
+  wait as due_in
+from hit;
+
+-- name: release_leases
+-- Gives tasks back untouched. $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers
+with held as materialized (
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+item as materialized (
+  select f.lease_no, f.part, f.worker, u.*, g.ord
+  from held f
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  left join unnest($3::bigint[], $4::bigint[]) with ordinality as g(lease_no, no, ord)
+    on g.lease_no = f.lease_no and g.no = u.no),
+rest as materialized (
+  select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
+    array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
+    array_agg(failures) as failures
+  from item where ord is null group by lease_no, part),
+emptied as (
+  delete from lease l using held f
+  where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
+    and not exists (select from rest r where r.lease_no = f.lease_no and r.part = f.part)),
+trimmed as (
+  update lease l
+  set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
+    remainings = r.remainings, failures = r.failures
+  from rest r
+  where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
+back as materialized (
+  select i.*, t.rank from item i join task t on t.ns = $1 and t.no = i.no where i.ord is not null),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, attempt - 1, remaining + 1, failures from back),
+told as (
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
+  select $1, 12, 3, 2, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup),
+    array_agg(attempt - 1)
+  from back group by worker)
+select ord::int, no, channel, rank from back;
+
+-- name: extend_leases
+-- Never shortens. Tasks of a lease that are not named stay behind in a part of their own, unextended.
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 seconds
+with held as materialized (
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+item as materialized (
+  select f.lease_no, f.part, u.*, g.ord
+  from held f
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  left join unnest($3::bigint[], $4::bigint[]) with ordinality as g(lease_no, no, ord)
+    on g.lease_no = f.lease_no and g.no = u.no),
+part as materialized (
+  select lease_no, part, bool_or(ord is not null) as named, bool_or(ord is null) as other from item group by lease_no, part),
+rest as materialized (
+  select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
+    array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
+    array_agg(failures) as failures
+  from item join part using (lease_no, part)
+  where ord is null and named group by lease_no, part),
+whole as (
+  update lease l set until = greatest(l.until, now() + $5::float8 * interval '1 s')
+  from part p
+  where l.ns = $1 and l.lease_no = p.lease_no and l.part = p.part and p.named and not p.other
+  returning l.until),
+trimmed as (
+  update lease l
+  set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
+    remainings = r.remainings, failures = r.failures
+  from rest r
+  where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part),
+split as (
+  insert into lease (ns, lease_no, part, worker, until, started_at, grown, nos, groups, channels, workgroups, attempts,
+    remainings, failures)
+  select $1, i.lease_no, nextval('lease_no'), h.worker, greatest(h.until, now() + $5::float8 * interval '1 s'), h.started_at,
+    h.grown, array_agg(i.no), array_agg(i.group_no), array_agg(i.channel), array_agg(i.workgroup), array_agg(i.attempt),
+    array_agg(i.remaining), array_agg(i.failures)
+  from item i join part p using (lease_no, part) join held h using (lease_no, part)
+  where i.ord is not null and p.other
+  group by i.lease_no, i.part, h.worker, h.until, h.started_at, h.grown
+  returning until)
+select
+  (select array_agg(ord::int) from item where ord is not null) as ords,
+  (select min(until) from (select until from whole union all select until from split) u) as until,
+  (select array_agg(ord::int) from item where ord is not null and workgroup in (
+    select o.workgroup from hold o where o.ns = $1 and o.until > now())) as suspended;
+
+-- name: report_progress
+-- $1 ns; items: $2 numbers $3 fractions $4 messages $5 workers' lease nos (an item whose lease does not stand is dropped)
+with stands as materialized (
+  select u.no, u.group_no, u.channel, u.workgroup, u.attempt, l.worker, g.fraction, g.message
+  from lease l
+  cross join lateral unnest(l.nos, l.groups, l.channels, l.workgroups, l.attempts)
+    as u(no, group_no, channel, workgroup, attempt)
+  join unnest($2::bigint[], $3::float8[], $4::text[], $5::bigint[]) as g(no, fraction, message, lease_no)
+    on g.lease_no = l.lease_no and g.no = u.no
+  where l.ns = $1 and l.lease_no = any ($5::bigint[])),
+kept as (
+  insert into progress as p (ns, no, fraction, message)
+  select $1, no, fraction, message from stands order by no
+  on conflict (ns, no) do update
+  set fraction = coalesce(excluded.fraction, p.fraction), message = coalesce(excluded.message, p.message)),
+told as (
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts, progress)
+  select $1, 5, 3, 3, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup),
+    array_agg(attempt), array_agg(fraction)
+  from stands group by worker)
+select count(*) as kept from stands;
+
+-- name: ended_items
+-- What became of items whose lease does not stand: completed or failed under this very lease; cancelled since, or deleted.
+-- $1 ns $2 lease nos $3 numbers
+select
+  i.ord::int,
+  coalesce(d.outcome = 5 and d.lease_no = i.lease_no, false) as completed,
+  exists (select from error e where e.ns = $1 and e.no = i.no and e.lease_no = i.lease_no) as failed,
+  t.no is null or coalesce(d.outcome = 7, false) as cancelled
+from unnest($2::bigint[], $3::bigint[]) with ordinality as i(lease_no, no, ord)
+left join task t on t.ns = $1 and t.no = i.no
+left join done d on d.ns = $1 and d.no = i.no;
+
+-- name: workgroups_of
+-- Of those tasks that have one. $1 ns $2 numbers
+select no, workgroup from task where ns = $1 and no = any ($2::bigint[]) and workgroup <> 0;

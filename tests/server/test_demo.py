@@ -1,0 +1,434 @@
+"""The parts of `crew demo` that need no server: the tree, the ads API's moods, the worker's answers, the picture."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console, RenderableType
+
+from server.demo import run
+from server.demo.ads_api import Limit, create_ads_api
+from server.demo.campaign import CHANNELS, ads_call, continuations, output, seed_task
+from server.demo.picture import dag, picture, rows
+from server.demo.run import Lines, View, run_demo
+from server.demo.worker import Crew, Refused, Suspensions, Worker
+
+Json = dict[str, Any]
+NOW = "2025-01-01T00:00:00+00:00"
+
+
+# ---------------------------------------------------------------- campaign
+
+
+def test_the_seed_is_one_task_in_the_workgroup_of_its_token():
+    seed = seed_task("campaign-a", "token-a")
+    assert (seed["name"], seed["channel"], seed["workgroup"]) == ("create_campaign", "create_campaign", "token-a")
+    assert seed["isSeed"] is True
+    assert seed["input"] == {"campaign": "campaign-a", "token": "token-a", "branch": None, "branches": 2}
+    assert seed["retry"] == {"maxAttempts": 8, "delaySeconds": 0.3, "backoff": 1.5, "maxDelaySeconds": 2}
+
+
+def test_continuations_make_two_chains_that_join():
+    children = continuations(seed_task("campaign-a", "token-a")["input"])
+    parents = {child["ref"]: [parent["ref"] for parent in child.get("parents", ())] for child in children}
+    assert parents == {
+        "create_adset-1": [],
+        "upload_video-1": ["create_adset-1"],
+        "create_creative-1": ["upload_video-1"],
+        "create_ad-1": ["create_creative-1"],
+        "create_adset-2": [],
+        "upload_video-2": ["create_adset-2"],
+        "create_creative-2": ["upload_video-2"],
+        "create_ad-2": ["create_creative-2"],
+        "verify_assets": ["create_ad-1", "create_ad-2"],
+        "unpause_campaign": ["verify_assets"],
+        "send_slack": ["unpause_campaign"],
+    }
+    assert {child["workgroup"] for child in children} == {"token-a"}
+    assert {child["channel"] for child in children} == set(CHANNELS) - {"create_campaign"}
+
+
+@pytest.mark.parametrize("branches", [1, 2, 5])
+def test_continuations_name_each_ref_once_and_parents_before_children(branches: int):
+    children = continuations(seed_task("c", "t", branches=branches)["input"])
+    seen: set[str] = set()
+    for child in children:
+        assert {parent["ref"] for parent in child.get("parents", ())} <= seen
+        assert child["ref"] not in seen
+        seen.add(child["ref"])
+    assert len(seen) == 4 * branches + 3
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+async def test_each_task_finds_what_its_call_needs_in_its_parents_outputs(branches: int):
+    seed = seed_task("campaign-a", "token-a", branches=branches)
+    outputs: dict[str, Json] = {}
+    async with ads_client(7, limits={}) as ads:
+        for task in [seed, *continuations(seed["input"])]:
+            refs = [parent["ref"] for parent in task.get("parents", ())]
+            parents = [outputs[ref] for ref in refs or (["seed"] if outputs else [])]
+            call = ads_call(task["channel"], task["input"], parents)
+            answer = await put_until_it_works(ads, call.path, call.token, call.body)
+            outputs[task.get("ref", "seed")] = output(task["channel"], answer.json()["id"], parents)
+    assert outputs["verify_assets"]["adIds"] == [outputs[f"create_ad-{n + 1}"]["adId"] for n in range(branches)]
+    assert outputs["send_slack"]["campaignId"] == outputs["seed"]["campaignId"]
+
+
+# ---------------------------------------------------------------- ads API
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def no_time(_: float) -> None:
+    pass
+
+
+def ads_client(seed: int, *, clock: Callable[[], float] | None = None, **options: Any) -> httpx.AsyncClient:
+    app = create_ads_api(seed, clock=clock or Clock(), sleep=no_time, **options)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ads")
+
+
+async def put(ads: httpx.AsyncClient, path: str, token: str, body: Json | None = None) -> httpx.Response:
+    return await ads.put(path, json=body or {}, headers={"Authorization": f"Bearer {token}"})
+
+
+async def put_until_it_works(ads: httpx.AsyncClient, path: str, token: str, body: Json) -> httpx.Response:
+    for _ in range(8):
+        if (answer := await put(ads, path, token, body)).status_code != 500:
+            break
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def statuses(seed: int, *, backwards: bool = False) -> dict[tuple[str, int], int]:
+    """The answers to 3 tries of each of 100 campaigns, in this order or the other."""
+    found = {}
+    async with ads_client(seed) as ads:
+        paths = [f"/campaigns/c{n}" for n in range(100)]
+        for path in reversed(paths) if backwards else paths:
+            for attempt in range(3):
+                found[path, attempt] = (await put(ads, path, "token-a")).status_code
+    return found
+
+
+async def test_the_same_seed_gives_the_same_failures_in_whatever_order_the_calls_come():
+    first = await statuses(7)
+    assert first == await statuses(7, backwards=True)
+    assert first != await statuses(8)
+    assert set(first.values()) == {200, 500}
+    assert 0.10 < list(first.values()).count(500) / 300 < 0.20
+
+
+async def test_a_repeated_call_answers_the_same_id():
+    async with ads_client(7) as ads:
+        ids = {(await put_until_it_works(ads, "/campaigns/c", "token-a", {})).json()["id"] for _ in range(5)}
+    assert len(ids) == 1
+
+
+async def test_the_fourth_call_of_token_b_is_refused_and_it_stays_out_for_the_time_named():
+    clock = Clock()
+    async with ads_client(7, clock=clock) as ads:
+        answers = []
+        for n, at in enumerate([0, 10, 20, 30, 31.5, 32]):
+            clock.now = at
+            answers.append(await put(ads, f"/campaigns/c{n}", "token-b"))
+    assert [answer.status_code == 429 for answer in answers] == [False, False, False, True, True, False]
+    assert [answer.headers.get("retry-after") for answer in answers[3:]] == ["2", "1", None]
+
+
+async def test_token_b_is_refused_when_it_calls_too_often():
+    clock = Clock()
+    limits = {"token-b": Limit(calls=2, per_seconds=1, always=0)}
+    async with ads_client(7, clock=clock, limits=limits) as ads:
+        refused = []
+        for clock.now in (0, 0.5, 0.9, 2.9, 3.5):
+            refused.append((await put(ads, "/campaigns/c", "token-b")).status_code == 429)
+    assert refused == [False, False, True, False, False]
+
+
+async def test_a_refused_call_does_not_change_what_fails_later():
+    async def luck(limits: dict[str, Limit]) -> list[int]:
+        async with ads_client(7, limits=limits) as ads:
+            return [(await put(ads, "/campaigns/c", "token-b")).status_code for _ in range(30)]
+
+    limited = await luck({"token-b": Limit(calls=1000, retry_after_seconds=0)})
+    assert limited[3] == 429
+    assert limited[:3] + limited[4:] == (await luck({}))[:29]
+
+
+async def test_token_a_is_never_refused():
+    async with ads_client(7) as ads:
+        found = {(await put(ads, f"/campaigns/c{n}", "token-a")).status_code for n in range(100)}
+    assert found == {200, 500}
+
+
+async def test_a_call_that_lacks_what_it_needs_is_told_so():
+    async with ads_client(7) as ads:
+        nameless = await ads.put("/campaigns/c", json={})
+        answers = [await put(ads, "/ads/a", "token-a", {"adsetId": "x"}) for _ in range(8)]
+    assert nameless.status_code == 401
+    assert {(a.status_code, a.json()["message"]) for a in answers if a.status_code != 500} == {
+        (422, "Missing: creativeId.")
+    }
+
+
+# ---------------------------------------------------------------- worker
+
+
+class FakeCrew:
+    """Answers exchanges with prepared leases, one each, and keeps what it was sent."""
+
+    def __init__(self, *leases: Json, lose: int = 0) -> None:
+        self.leases, self.lose = list(leases), lose
+        self.sent: list[Json] = []
+        self.stopping = asyncio.Event()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        variables = json.loads(request.content)["variables"]
+        self.sent.append(variables)
+        if self.lose:
+            self.lose -= 1
+            raise httpx.ReadError("the answer was lost", request=request)
+        lease = [self.leases.pop(0)] if self.leases else []
+        if not lease and variables["more"]:
+            self.stopping.set()
+        return httpx.Response(200, json={"data": {"claimTasks": {"leases": lease}}})
+
+
+def lease(channel: str = "create_campaign", id: str = "l1") -> Json:
+    task_input = {"campaign": "c", "token": "token-b", "branch": None, "branches": 2}
+    task = {"name": channel, "channel": channel, "workgroup": "token-b", "input": task_input}
+    return {"id": id, "attempt": 1, "task": task, "parents": []}
+
+
+async def run_worker(crew: FakeCrew, answer: httpx.Response, slots: int = 1) -> Worker:
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(crew)) as http,
+        httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer), base_url="http://ads") as ads,
+    ):
+        worker = Worker("w", Crew(http, "http://crew/graphql"), ads, CHANNELS, crew.stopping, slots=slots)
+        await worker.run()
+    return worker
+
+
+async def test_a_worker_completes_the_seed_with_its_continuations_and_claims_in_the_same_call():
+    crew = FakeCrew(lease())
+    await run_worker(crew, httpx.Response(200, json={"id": "campaigns-1"}))
+    [done] = crew.sent[1]["done"]["results"]
+    assert (done["lease"], done["output"]) == ("l1", {"campaignId": "campaigns-1"})
+    assert done["children"] == continuations(lease()["task"]["input"])
+    assert crew.sent[1]["more"] is True
+
+
+async def test_a_rate_limit_suspends_the_workgroup_and_keeps_the_attempt():
+    crew = FakeCrew(lease())
+    worker = await run_worker(crew, httpx.Response(429, json={"message": "no"}, headers={"Retry-After": "2"}))
+    assert crew.sent[1]["failed"]["failures"] == [
+        {
+            "lease": "l1",
+            "error": {"status": 429, "message": "no"},
+            "workgroupDelaySeconds": 2.0,
+            "keepAttempt": True,
+        }
+    ]
+    assert worker.suspensions.counts == {"token-b": 1}
+
+
+async def test_an_error_fails_the_attempt_and_a_bad_call_is_discarded():
+    for status, extra in ((500, {}), (422, {"discard": True})):
+        crew = FakeCrew(lease())
+        await run_worker(crew, httpx.Response(status, json={"message": "no"}))
+        assert crew.sent[1]["failed"]["failures"] == [
+            {"lease": "l1", "error": {"status": status, "message": "no"}} | extra
+        ]
+
+
+async def test_a_call_whose_answer_was_lost_is_repeated_as_it_was():
+    crew = FakeCrew(lose=1)
+    await run_worker(crew, httpx.Response(200))
+    assert len(crew.sent) == 2
+    assert crew.sent[0] == crew.sent[1]
+
+
+async def test_leases_that_wait_for_a_token_are_given_back_unstarted_when_it_is_shut_out():
+    crew = FakeCrew(lease(id="l1"), lease(id="l2"))
+    await run_worker(crew, httpx.Response(429, json={}, headers={"Retry-After": "2"}), slots=2)
+    assert {f["lease"] for sent in crew.sent for f in sent["failed"]["failures"]} == {"l1"}
+    assert {back for sent in crew.sent for back in sent["back"]["leases"]} == {"l2"}
+
+
+async def test_a_worker_that_is_stopped_while_it_waits_gives_back_what_its_claim_may_have_got():
+    sent: list[Json] = []
+    stopping = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content)["variables"])
+        if len(sent) == 1:
+            stopping.set()
+            await asyncio.Event().wait()
+        return httpx.Response(200, json={"data": {"claimTasks": {"leases": [lease()] if len(sent) == 2 else []}}})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        await Worker("w", Crew(http, "http://crew/graphql"), http, CHANNELS, stopping, slots=1).run()
+    assert [call["claim"]["waitSeconds"] for call in sent] == [5, 0, 0]
+    assert sent[1]["claim"]["claimId"] == sent[0]["claim"]["claimId"]
+    assert (sent[2]["back"], sent[2]["more"]) == ({"leases": ["l1"]}, False)
+
+
+async def test_what_the_server_refuses_is_not_repeated():
+    def refuse(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"errors": [{"message": "no", "extensions": {"code": "BAD_INPUT"}}]})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http:
+        with pytest.raises(Refused, match="no"):
+            await Crew(http, "http://crew/graphql").call("{ server { now } }", {})
+
+
+def test_refusals_while_a_token_is_out_belong_to_the_same_suspension():
+    suspensions = Suspensions()
+    suspensions.note("token-b", 60)
+    suspensions.note("token-b", 60)
+    suspensions.note("token-c", 0)
+    suspensions.note("token-c", 0)
+    assert suspensions.counts == {"token-b": 1, "token-c": 2}
+
+
+# ---------------------------------------------------------------- picture
+
+
+def node(id: str, state: str = "SUCCEEDED", **more: Any) -> Json:
+    return {
+        "id": id,
+        "name": id,
+        "state": state,
+        "attempt": 1,
+        "heldBy": [],
+        "notBefore": None,
+        "progress": None,
+    } | more
+
+
+def links(*pairs: str) -> list[Json]:
+    return [{"parentId": pair[0], "childId": pair[1]} for pair in pairs]
+
+
+def text(drawing: RenderableType, width: int = 100) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(drawing)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def test_branches_fork_and_join_in_lanes():
+    nodes = [node(id) for id in "abcdef"]
+    drawing = text(dag(nodes, links("ab", "bc", "ad", "de", "cf", "ef"), NOW))
+    assert drawing.splitlines() == [
+        "✔   a SUCCEEDED",
+        "├─┐",
+        "✔ │ b SUCCEEDED",
+        "✔ │ c SUCCEEDED",
+        "│ ✔ d SUCCEEDED",
+        "│ ✔ e SUCCEEDED",
+        "├─┘",
+        "✔   f SUCCEEDED",
+    ]
+
+
+def test_lanes_that_pass_a_join_are_crossed():
+    edges = links("ab", "ac", "ad", "be", "de", "cf", "ef")
+    assert [row.lanes.rstrip() for row in rows([node(id) for id in "abcdef"], edges)] == [
+        "│",
+        "├─┬─┐",
+        "│ │ │",
+        "│ │ │",
+        "│ │ │",
+        "├─┼─┘",
+        "│ │",
+        "├─┘",
+        "│",
+    ]
+
+
+def test_every_node_is_drawn_once_below_its_parents():
+    ids = "abcdefghij"
+    edges = links("ac", "bc", "cd", "ce", "cf", "dg", "eg", "fg", "ag", "gh", "bi", "hi", "ij")
+    drawn = [row.node["id"] for row in rows([node(id) for id in reversed(ids)], edges) if row.node]
+    assert sorted(drawn) == list(ids)
+    assert all(drawn.index(edge["parentId"]) < drawn.index(edge["childId"]) for edge in edges)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"state": "SUCCEEDED", "attempt": 3}, "✔ a SUCCEEDED ×3"),
+        ({"state": "RUNNING", "progress": 0.5}, "▶ a RUNNING   50%"),
+        ({"state": "SCHEDULED", "attempt": 2, "notBefore": "2025-01-01T00:00:01.5Z"}, "◷ a SCHEDULED ×2 1.5s"),
+        ({"state": "READY", "heldBy": ["WORKGROUP_SUSPENDED"], "notBefore": None}, "‖ a READY"),
+        ({"state": "BLOCKED", "attempt": 0}, "○ a BLOCKED"),
+        ({"state": "FAILED", "attempt": 8}, "✘ a FAILED    ×8"),
+    ],
+)
+def test_a_node_shows_its_state_its_attempts_and_how_long_it_waits(more: Json, line: str):
+    assert text(dag([node("a", **more)], [], NOW)) == line
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_picture_shows_campaigns_progress_and_suspended_workgroups(width: int):
+    children = continuations(seed_task("campaign-a", "token-a")["input"])
+    nodes = [node("seed", name="create_campaign", attempt=2)]
+    nodes += [node(child["ref"], "BLOCKED", name=child["name"], attempt=0) for child in children]
+    edges = [
+        {"parentId": parent["ref"], "childId": child["ref"]}
+        for child in children
+        for parent in child.get("parents", [{"ref": "seed"}])
+    ]
+    graph = {"nodes": nodes, "edges": edges}
+    groups = [{"name": f"campaign-{x}", "progress": {"fraction": 0.25}, "graph": graph} for x in "ab"]
+    workgroups = {"token-a": None, "token-b": {"suspendedUntil": "2025-01-01T00:00:01.6Z", "reason": "429"}}
+    drawn = text(picture(groups, workgroups, NOW, width=width), width)
+    for name in ["campaign-a", "campaign-b", *(n["name"] for n in nodes)]:
+        assert drawn.count(name) == (1 if name.startswith("campaign") else 2), name
+    assert drawn.count("SUCCEEDED ×2") == 2
+    assert drawn.count("BLOCKED") == 22
+    assert drawn.count("25%") == 2
+    assert "token-a runs freely" in drawn
+    assert "token-b suspended, 1.6 s to go: 429" in drawn
+
+
+# ---------------------------------------------------------------- run
+
+
+def test_plain_lines_tell_each_change_once():
+    def view(state: str, attempt: int, until: str | None) -> View:
+        group = {"name": "campaign-a", "graph": {"nodes": [node("create_ad 2", state, attempt=attempt)]}}
+        return View(NOW, [group], {"token-a": {"suspendedUntil": until, "reason": None}})
+
+    later = "2025-01-01T00:00:02Z"
+    views = [view("RUNNING", 1, None), view("READY", 1, later), view("READY", 1, later), view("RUNNING", 2, None)]
+    lines = Lines(Console())
+    assert [list(lines.changes(view)) for view in views] == [
+        ["campaign-a create_ad 2 new → RUNNING (attempt 1)"],
+        ["campaign-a create_ad 2 RUNNING → READY (attempt 1)", "token-a suspended, 2.0 s to go"],
+        [],
+        ["campaign-a create_ad 2 READY → RUNNING (attempt 2)", "token-a goes on"],
+    ]
+
+
+async def test_a_demo_that_gets_nowhere_says_so_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(run, "TIME_OUT_SECONDS", 0.5)
+    before = asyncio.all_tasks()
+    with pytest.raises(SystemExit) as ended:
+        await run_demo("http://127.0.0.1:9", plain=True)
+    assert ended.value.code == 1
+    assert "Not finished after 0.5 s: no answer from http://127.0.0.1:9/graphql." in capsys.readouterr().out
+    assert asyncio.all_tasks() == before
