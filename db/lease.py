@@ -194,7 +194,11 @@ async def fail_tasks(connection: Connection, ns: int, items: list[Failure]) -> l
 
 async def release_leases(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[ReleasedRow]:
     rows = await connection.fetch(
-        statement("lease", "release_leases"), ns, sorted({x[0] for x in items}), [x[0] for x in items], [x[1] for x in items]
+        statement("lease", "release_leases"),
+        ns,
+        sorted({x[0] for x in items}),
+        [x[0] for x in items],
+        [x[1] for x in items],
     )
     return [ReleasedRow(*row) for row in rows]
 
@@ -226,9 +230,7 @@ async def report_progress(
 
 
 async def ended_items(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[EndedItem]:
-    rows = await connection.fetch(
-        statement("lease", "ended_items"), ns, [x[0] for x in items], [x[1] for x in items]
-    )
+    rows = await connection.fetch(statement("lease", "ended_items"), ns, [x[0] for x in items], [x[1] for x in items])
     return [EndedItem(*row) for row in rows]
 
 

@@ -77,7 +77,9 @@ class Pool:
                     raise
             except OUTAGE as error:
                 if time.monotonic() > give_up:
-                    raise DatabaseUnavailable(f"the database has not answered for {self.patience:g} s: {error}") from error
+                    raise DatabaseUnavailable(
+                        f"the database has not answered for {self.patience:g} s: {error}"
+                    ) from error
                 pause = max(pause, 0.05)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)

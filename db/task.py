@@ -131,7 +131,9 @@ class Filter:
         )
 
 
-async def read_tasks(pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None) -> list[TaskRow]:
+async def read_tasks(
+    pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None
+) -> list[TaskRow]:
     rows = await pool.fetch(statement("task", "read_tasks"), ns, nos or [], ids or [])
     return [TaskRow(*row) for row in rows]
 

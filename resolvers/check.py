@@ -43,16 +43,16 @@ def characters(value: str, path: Path, what: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise BadInput(f"{what} holds a lone surrogate at character {error.start}: send whole characters", path) from None
+            raise BadInput(
+                f"{what} holds a lone surrogate at character {error.start}: send whole characters", path
+            ) from None
     return value
 
 
 def uuid(value: object, path: Path, what: str) -> UUID:
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
-    raise BadInput(
-        f"{what} is {shown(value)}; it must be a UUID such as 018f5a3e-7c11-7a55-8d3c-0242ac120002", path
-    )
+    raise BadInput(f"{what} is {shown(value)}; it must be a UUID such as 018f5a3e-7c11-7a55-8d3c-0242ac120002", path)
 
 
 def whole(value: int, path: Path, what: str, low: int, high: int) -> int:
@@ -93,7 +93,10 @@ def json_text(value: Any, path: Path, what: str, longest: int = JSON_BYTES) -> s
         _refuse_json(value, path, what)
         raise BadInput(f"{what} cannot be kept as JSON", path) from None
     if len(packed) > longest:
-        raise TooLarge(f"{what} is {len(packed)} bytes of JSON; at most {longest} are allowed: keep it elsewhere and send a reference", path)
+        raise TooLarge(
+            f"{what} is {len(packed)} bytes of JSON; at most {longest} are allowed: keep it elsewhere and send a reference",
+            path,
+        )
     if b"\\u0000" in packed or b"null" in packed:
         _refuse_json(value, path, what)
     return packed.decode()

@@ -203,14 +203,20 @@ class Creator:
                 row = found.get(draft.id)
                 if row is not None and row.group_no != call.group_no:
                     raise Conflict(
-                        f"task {draft.id} is there already, in another group: give this one a new id", (*draft.path, "id")
+                        f"task {draft.id} is there already, in another group: give this one a new id",
+                        (*draft.path, "id"),
                     )
         return There(made={row.id: row.no for row in found.values()})
 
     async def _lock_parents(self, connection: Connection, calls: list[Call], there: There) -> None:
         """Lock every parent that is there, and note which have succeeded."""
-        wanted = [(c, parent, path) for c in calls for d in c.drafts if d.id not in there.made
-                  for parent, path in _parents_there(c, d, there)]
+        wanted = [
+            (c, parent, path)
+            for c in calls
+            for d in c.drafts
+            if d.id not in there.made
+            for parent, path in _parents_there(c, d, there)
+        ]
         if not wanted:
             return
         rows = await lock_parents(connection, self.core.ns, sorted({parent for _, parent, _ in wanted}))

@@ -111,7 +111,10 @@ class Dispatcher:
             return await self._await(twin)
         if self._draining:
             claim = replace(claim, wait=0.0)
-        number = self.core.workers.number.get(claim.worker) or (await self.core.workers.numbers([claim.worker]))[claim.worker]
+        number = (
+            self.core.workers.number.get(claim.worker)
+            or (await self.core.workers.numbers([claim.worker]))[claim.worker]
+        )
         self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
         waiter = self._enter(claim, number)
         timer = asyncio.get_running_loop().call_later(claim.wait, self._give_up, waiter) if claim.wait else None

@@ -89,7 +89,9 @@ def _draft(task: Any, path: Path) -> Draft:
         attempts = check.whole(retry.max_attempts, (*here, "maxAttempts"), "maxAttempts", 1, 1_000_000)
         delay = check.number(retry.delay_seconds, (*here, "delaySeconds"), "delaySeconds", 0, check.YEAR_SECONDS)
         backoff = check.number(retry.backoff, (*here, "backoff"), "backoff", 1, 100)
-        longest = check.number(retry.max_delay_seconds, (*here, "maxDelaySeconds"), "maxDelaySeconds", 0, check.YEAR_SECONDS)
+        longest = check.number(
+            retry.max_delay_seconds, (*here, "maxDelaySeconds"), "maxDelaySeconds", 0, check.YEAR_SECONDS
+        )
     return Draft(
         path=path,
         id=new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id"),
@@ -117,7 +119,9 @@ def _hang(made: list[Draft], place: int, parents: Sequence[Any], refs: dict[str,
     for nth, parent in enumerate(parents):
         here = (*child.path, "parents", nth)
         if (parent.id is None) == (parent.ref is None):
-            raise BadInput("a parent is named by id (a task that exists) or by ref (one of this call): give just one", here)
+            raise BadInput(
+                "a parent is named by id (a task that exists) or by ref (one of this call): give just one", here
+            )
         inside: int | None
         if parent.ref is not None:
             inside = refs.get(parent.ref)
@@ -175,4 +179,6 @@ def _raise_cycle(made: list[Draft], open_parents: list[int]) -> None:
     cycle = walked[seen[place] :]
     names = " ← ".join(check.shown(made[p].name) for p, _ in [*cycle[:10], cycle[0]])
     child, nth = cycle[0]
-    raise BadInput(f"these tasks wait for each other: {names}; remove one of the links", (*made[child].path, "parents", nth))
+    raise BadInput(
+        f"these tasks wait for each other: {names}; remove one of the links", (*made[child].path, "parents", nth)
+    )

@@ -1,11 +1,11 @@
 """What a call may be refused with. Codes are stable.
 
-    CrewError
-    ├── BadInput        BAD_INPUT       a field holds what is not allowed
-    │   └── TooLarge    TOO_LARGE       a field, a batch or a body is over its limit
-    ├── NotFound        NOT_FOUND       no such task, group, …
-    ├── Conflict        CONFLICT        it is there already, and is something else
-    └── Unavailable     UNAVAILABLE     the database cannot be reached; try again
+CrewError
+├── BadInput        BAD_INPUT       a field holds what is not allowed
+│   └── TooLarge    TOO_LARGE       a field, a batch or a body is over its limit
+├── NotFound        NOT_FOUND       no such task, group, …
+├── Conflict        CONFLICT        it is there already, and is something else
+└── Unavailable     UNAVAILABLE     the database cannot be reached; try again
 """
 
 from __future__ import annotations

@@ -49,5 +49,7 @@ def within(narrowed: Filter | None, group_id: str) -> Filter:
     if narrowed is None:
         return Filter(group_id=uuid)
     if narrowed.group_id not in (None, uuid):
-        raise BadInput("groupId names another group than the one whose tasks are listed: leave it out", ("filter", "groupId"))
+        raise BadInput(
+            "groupId names another group than the one whose tasks are listed: leave it out", ("filter", "groupId")
+        )
     return replace(narrowed, group_id=uuid)

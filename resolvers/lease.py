@@ -92,7 +92,9 @@ class Finisher:
     def _completion(self, item: Item, result: Any) -> None:
         if result.output is not None:
             item.output = check.json_text(result.output, ("output",), "output", self.core.limits.max_input_bytes)
-        item.child_delay = check.seconds(result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds")
+        item.child_delay = check.seconds(
+            result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
+        )
         item.workgroup_delay = check.seconds(
             result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
         )
@@ -159,7 +161,9 @@ class Finisher:
         """Completions that make tasks or suspend workgroups: one transaction; a refusal undoes all of it."""
         for _ in range(_TRIES):
             try:
-                found, made, held = await self.core.pool.run(lambda c: self._complete_within(c, items), transaction=True)
+                found, made, held = await self.core.pool.run(
+                    lambda c: self._complete_within(c, items), transaction=True
+                )
             except Moved:
                 await asyncio.sleep(0)
                 continue
@@ -250,7 +254,8 @@ class Finisher:
         if not items:
             return None, [], refused
         found = await self.core.pool.run(
-            lambda c: rows.extend_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items], seconds), transaction=False
+            lambda c: rows.extend_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items], seconds),
+            transaction=False,
         )
         if reports:
             await self.core.pool.run(lambda c: rows.report_progress(c, self.core.ns, reports))
@@ -353,7 +358,9 @@ def _row(item: Item) -> rows.Completion:
 def _refuse_children(item: Item, error: Exception) -> Refused:
     if isinstance(error, CrewError):
         return item.refuse(INVALID_CHILDREN, error.message, error.path)
-    return item.refuse(INVALID_CHILDREN, "the id of one of these tasks is being taken by another call: try again", ("children",))
+    return item.refuse(
+        INVALID_CHILDREN, "the id of one of these tasks is being taken by another call: try again", ("children",)
+    )
 
 
 def _together(answers: list[Answer | BaseException]) -> list[Answer] | BaseException:

@@ -28,7 +28,9 @@ class Channel:
         rows = await info.context.loaders.counts.load(self.number)
         return [StateCount(state=STATES[row.state], count=row.n) for row in rows]
 
-    @strawberry.field(description="Age in seconds of the oldest task that could be claimed now; null when there is none.")
+    @strawberry.field(
+        description="Age in seconds of the oldest task that could be claimed now; null when there is none."
+    )
     async def oldest_ready_seconds(self, info: Info) -> float | None:
         return await info.context.loaders.oldest_ready.load(self.number)
 

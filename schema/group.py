@@ -18,10 +18,10 @@ from schema.context import Info, asks_only, page_size
 from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
 from schema.task import (
+    STATES,
     NewTask,
     PageInfo,
     StateCount,
-    STATES,
     Task,
     TaskConnection,
     TaskEdge,
@@ -75,7 +75,9 @@ class GroupProgress:
             fraction = 1.0 if total and all(c.state in _SETTLED for c in counts) else 0.0
         else:
             fraction = settled / weight
-        return cls(fraction=fraction, total=total, counts=[StateCount(state=STATES[c.state], count=c.n) for c in counts])
+        return cls(
+            fraction=fraction, total=total, counts=[StateCount(state=STATES[c.state], count=c.n) for c in counts]
+        )
 
 
 @strawberry.type(description="The tasks and links to draw.")
@@ -126,9 +128,7 @@ class TaskGroup:
         after: Annotated[str | None, strawberry.argument(description="After this cursor.")] = None,
     ) -> TaskConnection:
         narrowed = deciding.within(filter.narrowed() if filter else None, self.id)
-        return await page_of_tasks(
-            info, narrowed, order_by or TaskOrder.CREATED_ASC, page_size(first, 50, info), after
-        )
+        return await page_of_tasks(info, narrowed, order_by or TaskOrder.CREATED_ASC, page_size(first, 50, info), after)
 
     @strawberry.field(
         description="The tasks and links to draw, in one piece; `truncated` when there are more than `limit` tasks."

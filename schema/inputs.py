@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 
 @cache
-def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+def _defaults(kind: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(
         (f.name, f.default)
-        for f in dataclasses.fields(kind)
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
         if f.default is not dataclasses.MISSING and f.default is not None
     )
 

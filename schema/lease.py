@@ -269,9 +269,7 @@ class FailTaskInput(NullMeansDefault):
             "does not fall."
         ),
     )
-    discard: bool | None = of(
-        default=False, description="No further attempts, whatever remains. Excludes keepAttempt."
-    )
+    discard: bool | None = of(default=False, description="No further attempts, whatever remains. Excludes keepAttempt.")
 
 
 @strawberry.input(description="Attempts that failed.")
@@ -313,9 +311,7 @@ class ExtendLeasesPayload:
     errors: list[LeaseError] = of(description="The leases to stop working on, and why.")
 
 
-@strawberry.input(
-    description="Give leases back untouched: no attempt is counted, the tasks are ready at once."
-)
+@strawberry.input(description="Give leases back untouched: no attempt is counted, the tasks are ready at once.")
 class ReleaseLeasesInput:
     leases: list[strawberry.ID] = of(description="At most 10,000.")
 
@@ -389,5 +385,3 @@ async def _tasks(info: Info, done: Outcome) -> list[Task]:
     if asks_only(info, "tasks", frozenset()):
         return [bare_task(no, "") for no in done.taken]
     return await tasks_in_order(info, done.taken)
-
-

@@ -138,9 +138,7 @@ class Task:
     progress_weight: int = of(description="How much it counts in the progress of its group.")
     progress: float | None = of(description="0 to 1, as last reported by its worker.")
     progress_message: str | None = of(description="What its worker last said of its progress.")
-    is_seed: bool = of(
-        description="Seed tasks survive a reset of their group; the others are rebuilt by them."
-    )
+    is_seed: bool = of(description="Seed tasks survive a reset of their group; the others are rebuilt by them.")
     metadata: JSON | None = of(description="Free labels; a trace context travels here too.")
     worker_id: str | None = of(description="The worker that runs it, or ran it last.")
     lease_expires_at: datetime | None = of(description="When its lease runs out, while RUNNING.")
@@ -376,9 +374,7 @@ class ParentInput(NullMeansDefault):
 class RetryInput(NullMeansDefault):
     max_attempts: int | None = of(default=5, description="How many attempts there are in all, 1 to 1,000,000.")
     delay_seconds: float | None = of(default=30.0, description="Seconds before the second attempt, 0 to a year.")
-    backoff: float | None = of(
-        default=1.0, description="1 keeps the delay fixed; 2 doubles it each time. 1 to 100."
-    )
+    backoff: float | None = of(default=1.0, description="1 keeps the delay fixed; 2 doubles it each time. 1 to 100.")
     max_delay_seconds: float | None = of(default=3600.0, description="The longest delay in seconds, 0 to a year.")
 
 
@@ -393,9 +389,7 @@ class NewTask(NullMeansDefault):
             "nothing changed, no link added; one in another group is a CONFLICT."
         ),
     )
-    ref: str | None = of(
-        default=None, description="A name for this task inside this call, for `parents` to point at."
-    )
+    ref: str | None = of(default=None, description="A name for this task inside this call, for `parents` to point at.")
     parents: list[ParentInput] | None = of(default=None, description="The tasks that must succeed before it.")
     workgroup: str | None = of(default=None, description="The rate limit it shares; 1 to 255 characters.")
     input: JSON | None = of(default=None, description="What its worker needs; up to 1 MiB.")

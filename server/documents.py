@@ -16,6 +16,8 @@ from graphql import (
     validate,
 )
 
+from schema.compiled import Compiled, compile_operation
+
 _KEEP = 1000
 _LONGEST_KEPT = 100_000
 _MOST_TOKENS = 20_000
@@ -29,6 +31,8 @@ class Document:
     errors: list[GraphQLError] = field(default_factory=list)
     code: str = ""
     operations: dict[str, OperationDefinitionNode] = field(default_factory=dict)
+    compiled: dict[str, Compiled] = field(default_factory=dict)
+    """Those of its operations that run without the executor."""
     may_wait: bool = False
     """Some field of it may wait long: then a client that goes away is noticed."""
 
@@ -36,6 +40,11 @@ class Document:
         if name is None:
             return next(iter(self.operations.values())) if len(self.operations) == 1 else None
         return self.operations.get(name)
+
+    def compiled_operation(self, name: str | None) -> Compiled | None:
+        if name is None:
+            return next(iter(self.compiled.values()), None) if len(self.operations) == 1 else None
+        return self.compiled.get(name)
 
     def is_mutation(self, name: str | None) -> bool:
         operation = self.operation(name)
@@ -68,10 +77,15 @@ class Documents:
         if errors:
             return Document(None, errors, "GRAPHQL_VALIDATION_FAILED")
         operations = [d for d in node.definitions if isinstance(d, OperationDefinitionNode)]
+        by_name = {o.name.value if o.name else "": o for o in operations}
+        compiled = {name: compile_operation(self._schema, node, o) for name, o in by_name.items()}
         return Document(
             node,
-            operations={o.name.value if o.name else "": o for o in operations},
+            operations=by_name,
+            compiled={name: c for name, c in compiled.items() if c is not None},
             may_wait=any(
-                isinstance(f, FieldNode) and f.name.value == "claimTasks" for o in operations for f in o.selection_set.selections
+                isinstance(f, FieldNode) and f.name.value == "claimTasks"
+                for o in operations
+                for f in o.selection_set.selections
             ),
         )

@@ -10,13 +10,14 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
 import orjson
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 from starlette.types import Message, Receive, Scope, Send
 
+from schema.compiled import Compiled, NotCovered
 from schema.context import Context
 from schema.errors import formatted, refused_request
 from server import graphiql
@@ -25,6 +26,9 @@ from server.documents import Document, Documents
 RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
 _LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+Done = TypeVar("Done")
 
 
 class Refusal(Exception):
@@ -125,30 +129,49 @@ class GraphQLOverHTTP:
         """The response body (None when the client has gone), and whether the request itself was bad."""
         if document.node is None:
             return _refused(document.errors, document.code), True
-        result = execute(
-            self._schema,
-            document.node,
-            context_value=self._context(),
-            variable_values=params.variables,
-            operation_name=params.operation_name,
-        )
-        if not isinstance(result, ExecutionResult):
-            done = await (_unless_gone(result, receive) if document.may_wait else result)
-            if done is None:
-                return None, False
-            result = done
-        errors = result.errors
-        if errors and result.data is None and all(e.path is None and e.original_error is None or isinstance(e.original_error, GraphQLError) for e in errors) and errors[0].path is None:
+        context = self._context()
+        ready = _compiled_inputs(document, params)
+        if ready is not None:
+            compiled, inputs = ready
+            running: Awaitable[tuple[dict[str, Any] | None, list[GraphQLError]]] = compiled.run(context, inputs)
+        else:
+            result = execute(
+                self._schema,
+                document.node,
+                context_value=context,
+                variable_values=params.variables,
+                operation_name=params.operation_name,
+            )
+            running = _data_and_errors(result)
+        done = await (_unless_gone(running, receive) if document.may_wait else running)
+        if done is None:
+            return None, False
+        data, errors = done
+        if data is None and errors and all(e.path is None for e in errors):
             return _refused(errors, "BAD_INPUT"), True
-        shape: dict[str, Any] = {"data": result.data}
         if errors:
-            shape = {"errors": [formatted(e) for e in errors], "data": result.data}
-        return orjson.dumps(shape), False
+            return orjson.dumps({"errors": [formatted(e) for e in errors], "data": data}), False
+        return orjson.dumps({"data": data}), False
 
 
-async def _unless_gone(
-    result: Awaitable[ExecutionResult], receive: Receive
-) -> ExecutionResult | None:
+def _compiled_inputs(document: Document, params: Params) -> tuple[Compiled, dict[str, Any]] | None:
+    compiled = document.compiled_operation(params.operation_name)
+    if compiled is None:
+        return None
+    try:
+        return compiled, compiled.inputs(params.variables)
+    except NotCovered:
+        return None
+
+
+async def _data_and_errors(
+    result: ExecutionResult | Awaitable[ExecutionResult],
+) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
+    done = result if isinstance(result, ExecutionResult) else await result
+    return done.data, done.errors or []
+
+
+async def _unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:
     """The result, or None when the client goes away first: then what runs is cancelled."""
     running = asyncio.ensure_future(result)
     gone = asyncio.ensure_future(_disconnect(receive))
