@@ -177,7 +177,7 @@ class EmbeddedPostgres:
             # After a kill of the postmaster its children hold the old shared memory for a moment.
             if "shared memory block" not in tail and "lock file" not in tail:
                 raise EmbeddedPostgresError(f"PostgreSQL did not start; its log ends:\n{tail}")
-            _wait(give_up, lambda: f"PostgreSQL did not start; its log ends:\n{tail}")
+            _wait(give_up, lambda ended=tail: f"PostgreSQL did not start; its log ends:\n{ended}")  # type: ignore[misc]
 
     def _create_database(self) -> None:
         there = self._psql("postgres", f"select 1 from pg_database where datname = '{DATABASE}'")

@@ -30,10 +30,7 @@ HERE = Path(__file__).parent
 CONTRACT = (HERE / "contract.graphql").read_text()
 SHARED = Path("/work/shared/contract/schema.graphql")
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-    }
-)
+NOT_YET: frozenset[str] = frozenset({})
 """What the contract has and the server has not built yet. Takes things out as they come; never gains one."""
 
 
@@ -70,8 +67,7 @@ def missing() -> set[str]:
     return {
         name
         for name in all_names(contract()) - there
-        if "." not in name
-        or (name.partition(".")[0] in there and ("(" not in name or name.partition("(")[0] in there))
+        if "." not in name or (name.partition(".")[0] in there and ("(" not in name or name.partition("(")[0] in there))
     }
 
 
