@@ -2,7 +2,7 @@
 
 create_campaign ─┬─ create_adset ─ upload_video ─ create_creative ─ create_ad ─┬─ verify_assets ─ unpause_campaign ─ send_slack
                  └─ create_adset ─ upload_video ─ create_creative ─ create_ad ─┘
-"""  # noqa: E501
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

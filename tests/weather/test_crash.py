@@ -1,0 +1,202 @@
+"""The server and its PostgreSQL are killed while workers run a thousand tasks. (DESIGN.md §3.1–3.4)"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.support.crew import CREATE
+from tests.support.process import ServerProcess, server_process
+
+GROUPS, TASKS, WORKERS = 20, 50, 8
+LEASE_SECONDS = 20.0
+CHANNELS = ["red", "green", "blue"]
+EXCHANGE = """
+mutation($done: CompleteTasksInput!, $claim: ClaimTasksInput!, $anyDone: Boolean!, $more: Boolean!) {
+  completeTasks(input: $done) @include(if: $anyDone) { completed errors { lease code message } }
+  claimTasks(input: $claim) @include(if: $more) { leases { id attempt task { id } } }
+}
+"""
+Json = dict[str, Any]
+
+
+def random_dag(rng: random.Random) -> list[Json]:
+    """Tasks in random layers; each past the first layer has 1 to 3 parents in any earlier one."""
+    layers: list[list[str]] = []
+    tasks: list[Json] = []
+    while len(tasks) < TASKS:
+        size = min(rng.randint(3, 12), TASKS - len(tasks))
+        above = [ref for layer in layers for ref in layer]
+        layer = [f"t{len(tasks) + n}" for n in range(size)]
+        for ref in layer:
+            parents = rng.sample(above, min(rng.randint(1, 3), len(above))) if above else []
+            tasks.append(
+                {"ref": ref, "name": ref, "channel": rng.choice(CHANNELS), "parents": [{"ref": p} for p in parents]}
+            )
+        layers.append(layer)
+    return tasks
+
+
+@dataclass
+class Field:
+    """What all workers share: the server, what they saw, and when to stop."""
+
+    url: str
+    http: httpx.AsyncClient
+    rng: random.Random
+    total: int
+    ran: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[int] = field(default_factory=Counter)
+    completed: set[str] = field(default_factory=set)
+    repeats: int = 0
+    refused: list[Any] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def call(self, query: str, variables: Json) -> Json:
+        """Repeated until it is answered, as any worker must."""
+        pause = 0.02
+        while True:
+            try:
+                response = await self.http.post(f"{self.url}/graphql", json={"query": query, "variables": variables})
+                if response.status_code < 500:
+                    answer: Json = response.json()
+                    errors = answer.get("errors", [])
+                    if not errors:
+                        return answer["data"]
+                    other = [e for e in errors if e.get("extensions", {}).get("code") != "UNAVAILABLE"]
+                    assert not other, other
+            except httpx.TransportError:
+                pass
+            self.repeats += 1
+            await asyncio.sleep(pause * self.rng.uniform(0.5, 1.5))
+            pause = min(pause * 2, 0.5)
+
+    async def work(self, name: str) -> None:
+        """Claim up to 4, run them, hand them in together with the next claim."""
+        held: list[Json] = []
+        while held or not self.over.is_set():
+            claim = {
+                "workerId": name,
+                "channels": CHANNELS,
+                "limit": 4,
+                "claimId": str(uuid.uuid4()),
+                "waitSeconds": 2,
+                "leaseSeconds": LEASE_SECONDS,
+            }
+            done = {"results": [{"lease": lease["id"], "output": {"by": name}} for lease in held]}
+            more = not self.over.is_set()
+            answer = await self.call(EXCHANGE, {"done": done, "claim": claim, "anyDone": bool(held), "more": more})
+            if held:
+                self.refused += answer["completeTasks"]["errors"]
+                assert answer["completeTasks"]["completed"] == len(held), answer
+                self.completed.update(lease["task"]["id"] for lease in held)
+                self.changed.set()
+                if len(self.completed) == self.total:
+                    self.over.set()
+            held = answer["claimTasks"]["leases"] if more else []
+            for lease in held:
+                self.ran[lease["task"]["id"]] += 1
+                self.attempts[lease["attempt"]] += 1
+            # A little work, so that a kill finds leases held.
+            await asyncio.sleep(self.rng.uniform(0, 0.02))
+
+    async def until_completed(self, count: int) -> None:
+        while len(self.completed) < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def bad_weather(server: ServerProcess, workers: Field) -> list[int]:
+    """Three outages; how many tasks were completed when each began."""
+    began = []
+    await workers.until_completed(250)
+    server.kill()
+    began.append(len(workers.completed))
+    await asyncio.to_thread(server.start)
+
+    await workers.until_completed(500)
+    killed = server.kill_postgres()
+    began.append(len(workers.completed))
+
+    await workers.until_completed(700)
+    assert server.process.poll() is None
+    assert server.postmaster != killed, "the server has started its PostgreSQL again"
+    os.kill(server.postmaster, signal.SIGKILL)
+    server.kill()
+    began.append(len(workers.completed))
+    await asyncio.to_thread(server.start)
+    return began
+
+
+async def create_all(workers: Field) -> int:
+    """All the groups; the number of links sent."""
+    links = 0
+    for n in range(GROUPS):
+        tasks = random_dag(workers.rng)
+        links += sum(len(t["parents"]) for t in tasks)
+        made = await workers.call(CREATE, {"input": {"id": str(uuid.uuid4()), "name": f"g{n}", "tasks": tasks}})
+        assert len(made["createTaskGroup"]["tasks"]) == TASKS
+    return links
+
+
+# Links whose child started before its parent had succeeded, in the order of events.
+EARLY = """
+with ended as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 6 group by u.no),
+began as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 4 group by u.no)
+select count(*) from edge g left join ended p on p.no = g.parent left join began c on c.no = g.child
+where p.seq is null or c.seq is null or p.seq >= c.seq
+"""
+TWICE = """
+select count(*) from (
+  select u.no from event e, unnest(e.nos) as u(no) where e.kind = $1 group by u.no having count(*) > 1) x
+"""
+
+
+async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_killed():
+    started = time.monotonic()
+    total = GROUPS * TASKS
+    with server_process() as server:
+        await asyncio.to_thread(server.start)
+        async with httpx.AsyncClient(timeout=15) as http:
+            workers = Field(server.url, http, random.Random(20), total)
+            links = await create_all(workers)
+            async with asyncio.timeout(60), asyncio.TaskGroup() as running:
+                weather = running.create_task(bad_weather(server, workers))
+                for n in range(WORKERS):
+                    running.create_task(workers.work(f"worker-{n}"))
+        began = weather.result()
+        assert all(count < total for count in began), began
+        assert workers.repeats > 0
+
+        assert workers.refused == []
+        assert len(workers.completed) == total
+        assert set(workers.ran.values()) == {1}, "no task was handed out twice"
+        assert workers.attempts == {1: total}
+
+        db = await asyncpg.connect(server.dsn)
+        try:
+            place = await db.fetch("select state, attempt, count(*)::int as n from task_place group by state, attempt")
+            assert [tuple(row) for row in place] == [(5, 1, total)]
+            done = await db.fetchrow("select count(*)::int, count(distinct no)::int from done where outcome = 5")
+            assert tuple(done) == (total, total)
+            assert await db.fetchval("select count(*) from edge") == links
+            assert await db.fetchval(EARLY) == 0
+            assert await db.fetchval(TWICE, 4) == 0, "started twice"
+            assert await db.fetchval(TWICE, 6) == 0, "succeeded twice"
+            for table in ("ready", "parked", "scheduled", "blocked", "lease", "failed", "error"):
+                assert await db.fetchval(f"select count(*) from {table}") == 0, table
+        finally:
+            await db.close()
+        assert server.terminate() == 0
+    assert time.monotonic() - started < 60
