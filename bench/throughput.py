@@ -156,9 +156,7 @@ async def straight(dsn: str, tasks: int) -> Figures:
         async with pool.acquire() as connection:
             rows = await claim_tasks(connection, NS, start, [ClaimRequest(worker, n, 60.0, uuid.uuid4(), "")])
             if rows:
-                await complete_tasks(
-                    connection, NS, [Completion(r.lease_no, r.no, '{"ok": true}', None) for r in rows]
-                )
+                await complete_tasks(connection, NS, [Completion(r.lease_no, r.no, '{"ok": true}', None) for r in rows])
         return len(rows)
 
     async def loop(work: Callable[[], Awaitable[int]], clients: int, most: int, seconds: float) -> float:
@@ -181,7 +179,9 @@ async def straight(dsn: str, tasks: int) -> Figures:
         return 1
 
     for clients in (1, 10):
-        found[f"create one by one, {clients} client{'s' * (clients > 1)}"] = await loop(create_one, clients, 1 << 60, 2.5)
+        found[f"create one by one, {clients} client{'s' * (clients > 1)}"] = await loop(
+            create_one, clients, 1 << 60, 2.5
+        )
     for n in (100, 500):
 
         async def create_batch(size: int = n) -> int:

@@ -22,15 +22,15 @@ class Names:
         self.name: dict[int, str] = {}
 
     async def numbers(self, names: Iterable[str]) -> dict[str, int]:
-        return await self._resolve(set(names), self._make)
+        return await self._resolve(set(names), self._make, looks=2)
 
     async def known(self, names: Iterable[str]) -> dict[str, int]:
-        return await self._resolve(set(names), self._look)
+        return await self._resolve(set(names), self._look, looks=1)
 
-    async def _resolve(self, names: set[str], sql: str) -> dict[str, int]:
+    async def _resolve(self, names: set[str], sql: str, looks: int) -> dict[str, int]:
         missing = [n for n in names if n not in self.number]
-        # Twice: a name that another transaction made meanwhile is seen by the second look only.
-        for _ in range(2):
+        # Making takes two looks: a name that another transaction made meanwhile is seen by the second only.
+        for _ in range(looks):
             if not missing:
                 break
             for row in await self._pool.fetch(sql, self._ns, missing):

@@ -81,12 +81,8 @@ class Creator:
                 path,
             )
         calls = [self._new_group(g, (*path, "groups", n) if many else path) for n, g in enumerate(groups)]
-        ids: set[UUID] = set()
-        for call in calls:
-            for given in (call.group_id, *(d.id for d in call.drafts)):
-                if given in ids:
-                    raise BadInput(f"id {given} is given twice in this call: each needs its own", (*call.path, "id"))
-                ids.add(given)
+        _refuse_twice([(call.group_id, (*call.path, "id")) for call in calls])
+        _refuse_twice([(d.id, (*d.path, "id")) for call in calls for d in call.drafts])
         return await self.gather.add(calls) if calls else []
 
     def _new_group(self, group: Any, path: Path) -> Call:
@@ -256,6 +252,14 @@ class There:
 
 class Moved(Exception):
     """A parent changed its place between two looks: run the transaction again."""
+
+
+def _refuse_twice(ids: list[tuple[UUID, Path]]) -> None:
+    seen: set[UUID] = set()
+    for given, path in ids:
+        if given in seen:
+            raise BadInput(f"id {given} is given twice in this call: each needs its own", path)
+        seen.add(given)
 
 
 def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, Path]]:

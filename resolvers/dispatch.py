@@ -73,8 +73,6 @@ class _Waiter:
     answer: asyncio.Future[Granted]
     checked: bool = False
     """Its claim id was looked up, or it has none."""
-    tried: bool = False
-    """It has been in a round."""
     over: bool = False
     """Its wait is over: it is answered after the round it is in."""
     askers: int = 1
@@ -276,21 +274,28 @@ class Dispatcher:
         return waiters[:n]
 
     async def _round(self, channels: Channels, waiters: list[_Waiter]) -> None:
-        numbers = await self.core.channels.known(channels)
-        claimed = await self._claim(sorted(numbers.values()), waiters)
+        numbers = sorted((await self.core.channels.known(channels)).values())
+        wanted = sum(w.claim.limit for w in waiters)
+        while True:
+            try:
+                claimed = await self._claim(numbers, waiters)
+                break
+            except asyncpg.UniqueViolationError:
+                # Another server took one of these claim ids meanwhile, and nothing was taken here.
+                await self._look_up(waiters)
+                waiters = [w for w in waiters if not w.answer.done()]
         shares: list[list[ClaimedRow]] = [[] for _ in waiters]
         for row in claimed:
             shares[row.ord - 1].append(row)
         hungry = []
         for waiter, share in zip(waiters, shares, strict=True):
-            waiter.tried = True
             if share:
                 self._answer(waiter, share)
             else:
                 hungry.append(waiter)
         if hungry:
             await self._look_up(hungry)
-        self._settle(channels, hungry, short=len(claimed) < sum(w.claim.limit for w in waiters))
+        self._settle(channels, hungry, short=len(claimed) < wanted)
 
     def _settle(self, channels: Channels, hungry: list[_Waiter], *, short: bool) -> None:
         """Those who got nothing wait on, or are told so."""
@@ -308,7 +313,7 @@ class Dispatcher:
             self._waiting[channels] = stay + self._waiting.get(channels, [])
 
     async def _claim(self, numbers: list[int], waiters: list[_Waiter]) -> list[ClaimedRow]:
-        if not numbers:
+        if not numbers or not waiters:
             return []
         if time.monotonic() - self._looked > self.core.rhythm.floor:
             self._front.clear()
@@ -317,13 +322,7 @@ class Dispatcher:
         requests = [
             ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
         ]
-        try:
-            rows = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
-        except asyncpg.UniqueViolationError:
-            # Another server took one of these claim ids meanwhile; nothing was taken here. _look_up finds it; the others
-            # are tried again.
-            self._dirty.add(waiters[0].claim.channels)
-            return []
+        rows = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
         self._remember(rows)
         if rows:
             self.core.due(min(w.claim.seconds for w in waiters))

@@ -17,7 +17,7 @@ JSON = NewType("JSON", object)
 def _parse_instant(value: object) -> datetime:
     if isinstance(value, str) and len(value) >= 20 and value[10] in "Tt":
         try:
-            parsed = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(value.upper())
         except ValueError:
             parsed = None
         if parsed is not None and parsed.tzinfo is not None:

@@ -12,6 +12,7 @@ with wanted as materialized (
     as w(worker, n, seconds, claim_id, asked, ord)
   where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
+-- The limit is never null, which would be no limit: with every request known, nothing is taken.
 -- Over several channels each is locked up to the limit and the best are taken; the others are free again at commit.
 claimed as (
   delete from ready
@@ -24,10 +25,10 @@ claimed as (
       where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
         and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
       order by x.rank, x.no
-      limit (select sum(n) from wanted)
+      limit (select coalesce(sum(n), 0) from wanted)
       for update skip locked) r
     order by r.rank, r.no
-    limit (select sum(n) from wanted)))
+    limit (select coalesce(sum(n), 0) from wanted)))
   returning channel, rank, workgroup, no, group_no, attempt, remaining, failures),
 slot as materialized (
   select row_number() over (order by nth, ord) as turn, w.*

@@ -141,18 +141,14 @@ async def test_null_for_the_fields_of_a_group_is_as_if_left_out(crew: Crew) -> N
 
 
 async def test_null_for_the_tasks_of_a_group_is_none(crew: Crew) -> None:
-    answer = await crew.ask(
-        "mutation { createTaskGroup(input: {name: \"g\", tasks: null}) { tasks { id } } }"
-    )
+    answer = await crew.ask('mutation { createTaskGroup(input: {name: "g", tasks: null}) { tasks { id } } }')
     assert answer["createTaskGroup"]["tasks"] == []
 
 
 async def test_null_for_the_optional_fields_of_a_completion_is_as_if_left_out(crew: Crew) -> None:
     await crew.create({"name": "a", "workgroup": "g"})
     (lease,) = await crew.claim()
-    done = await crew.complete(
-        lease, output=None, children=None, childrenDelaySeconds=None, workgroupDelaySeconds=None
-    )
+    done = await crew.complete(lease, output=None, children=None, childrenDelaySeconds=None, workgroupDelaySeconds=None)
     assert done["completed"] == 1
     assert done["errors"] == []
 
@@ -174,12 +170,12 @@ ARGUMENTS = {
     "Query.workgroups(first)": ("{{ workgroups{0} {{ name }} }}", "first: null"),
     "Query.workers(aliveOnly)": ("{{ workers{0} {{ id }} }}", "aliveOnly: null"),
     "Query.workers(first)": ("{{ workers{0} {{ id }} }}", "first: null"),
-    "Task.errors(last)": ("{{ task(id: \"{1}\") {{ errors{0} {{ error }} }} }}", "last: null"),
-    "Task.parents(first)": ("{{ task(id: \"{1}\") {{ parents{0} {{ name }} }} }}", "first: null"),
-    "Task.children(first)": ("{{ task(id: \"{1}\") {{ children{0} {{ name }} }} }}", "first: null"),
-    "TaskGroup.tasks(orderBy)": ("{{ taskGroup(id: \"{2}\") {{ tasks{0} {{ nodes {{ name }} }} }} }}", "orderBy: null"),
-    "TaskGroup.tasks(first)": ("{{ taskGroup(id: \"{2}\") {{ tasks{0} {{ nodes {{ name }} }} }} }}", "first: null"),
-    "TaskGroup.graph(limit)": ("{{ taskGroup(id: \"{2}\") {{ graph{0} {{ nodes {{ name }} }} }} }}", "limit: null"),
+    "Task.errors(last)": ('{{ task(id: "{1}") {{ errors{0} {{ error }} }} }}', "last: null"),
+    "Task.parents(first)": ('{{ task(id: "{1}") {{ parents{0} {{ name }} }} }}', "first: null"),
+    "Task.children(first)": ('{{ task(id: "{1}") {{ children{0} {{ name }} }} }}', "first: null"),
+    "TaskGroup.tasks(orderBy)": ('{{ taskGroup(id: "{2}") {{ tasks{0} {{ nodes {{ name }} }} }} }}', "orderBy: null"),
+    "TaskGroup.tasks(first)": ('{{ taskGroup(id: "{2}") {{ tasks{0} {{ nodes {{ name }} }} }} }}', "first: null"),
+    "TaskGroup.graph(limit)": ('{{ taskGroup(id: "{2}") {{ graph{0} {{ nodes {{ name }} }} }} }}', "limit: null"),
 }
 ELSEWHERE = {"Lease.parents(first)", "Mutation.retryTasks(attempts)"}
 
@@ -227,8 +223,7 @@ async def test_null_for_how_many_parents_of_a_lease_means_the_default(crew: Crew
     await crew.create({"name": "p", "ref": "p"}, {"name": "a", "parents": [{"ref": "p"}]})
     await crew.complete(*await crew.claim())
     answer = await crew.ask(
-        'mutation { claimTasks(input: {workerId: "w", channels: ["c"]}) '
-        "{ leases { parents(first: null) { name } } } }"
+        'mutation { claimTasks(input: {workerId: "w", channels: ["c"]}) { leases { parents(first: null) { name } } } }'
     )
     assert answer["claimTasks"]["leases"] == [{"parents": [{"name": "p"}]}]
 

@@ -19,7 +19,9 @@ TYPES = schema._schema.type_map
 
 def selection(random_: random.Random, kind: GraphQLObjectType, depth: int) -> str:
     """A selection of the type: fields, aliases, __typename, inline and nested objects."""
-    names = [n for n, f in kind.fields.items() if not any(a.type.__class__.__name__ == "NonNull" for a in f.args.values())]
+    names = [
+        n for n, f in kind.fields.items() if not any(a.type.__class__.__name__ == "NonNull" for a in f.args.values())
+    ]
     parts = []
     for n, name in enumerate(random_.sample(names, random_.randint(1, min(8, len(names))))):
         of = get_named_type(kind.fields[name].type)
@@ -58,7 +60,14 @@ async def test_answers_are_equal(crew: Crew, executor_only: Any, seed: int) -> N
         "name": "g",
         "metadata": {"n": None},
         "tasks": [
-            {"id": first, "ref": "a", "name": "a", "channel": "c", "workgroup": "w", "input": {"x": [1, 2.5, "é", False]}},
+            {
+                "id": first,
+                "ref": "a",
+                "name": "a",
+                "channel": "c",
+                "workgroup": "w",
+                "input": {"x": [1, 2.5, "é", False]},
+            },
             {"id": second, "name": "b", "channel": "c", "parents": [{"ref": "a"}], "retry": {"backoff": 2}},
         ],
     }
@@ -76,7 +85,9 @@ async def test_answers_are_equal(crew: Crew, executor_only: Any, seed: int) -> N
         covered += bool(documents.get(text).compiled)
         return answers
 
-    await crew.ask("mutation($i: CreateTaskGroupInput!) { createTaskGroup(input: $i) { taskGroup { id } } }", i=creation)
+    await crew.ask(
+        "mutation($i: CreateTaskGroupInput!) { createTaskGroup(input: $i) { taskGroup { id } } }", i=creation
+    )
     compiled, executed = await both("createTaskGroup", "CreateTaskGroupPayload", creation, "CreateTaskGroupInput")
     assert compiled == executed
     claim = {"workerId": "w1", "channels": ["c"], "limit": 5, "claimId": str(uuid.uuid4())}

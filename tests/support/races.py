@@ -20,7 +20,20 @@ from resolvers.draft import new_id
 NS, CHANNEL, WORKER, OTHER_WORKER, WORKGROUP = 1, 1001, 2001, 2002, 3001
 START = (CHANNEL, -(1 << 31), 0)
 STATES = ["BLOCKED", "SCHEDULED", "READY", "RUNNING", "?", "SUCCEEDED", "FAILED", "CANCELLED"]
-PLACES = ("ready", "parked", "scheduled", "blocked", "lease", "done", "failed", "error", "hold", "claim", "edge", "event")
+PLACES = (
+    "ready",
+    "parked",
+    "scheduled",
+    "blocked",
+    "lease",
+    "done",
+    "failed",
+    "error",
+    "hold",
+    "claim",
+    "edge",
+    "event",
+)
 
 Found = TypeVar("Found")
 Connection = asyncpg.Connection
@@ -78,7 +91,9 @@ class Stage:
     c: Connection
     eye: Connection
 
-    async def waiting(self, call: Coroutine[Any, Any, Found], connection: Connection | None = None) -> asyncio.Task[Found]:
+    async def waiting(
+        self, call: Coroutine[Any, Any, Found], connection: Connection | None = None
+    ) -> asyncio.Task[Found]:
         """Start a call on `b` (or another); it is returned when it waits for a lock. Fails when it does not."""
         pid = (connection or self.b).get_server_pid()
         task = asyncio.create_task(call)
@@ -118,18 +133,22 @@ class Stage:
 
 
 async def everything(eye: Connection) -> dict[str, list[str]]:
-    return {
-        table: sorted(row[0] for row in await eye.fetch(f"select x::text from {table} x")) for table in PLACES
-    }
+    return {table: sorted(row[0] for row in await eye.fetch(f"select x::text from {table} x")) for table in PLACES}
 
 
 @contextlib.asynccontextmanager
-async def stage_on(dsn: str) -> AsyncIterator[Stage]:
+async def stage_on(dsn: str, *, names: bool = True) -> AsyncIterator[Stage]:
+    """Without `names`: servers have made the names already."""
     async with connected(dsn, 4) as (a, b, c, eye):
-        await eye.execute("insert into channel (ns, channel, name) values (1, 1001, 'c')")
-        await eye.execute("insert into worker (ns, worker, name) values (1, 2001, 'w'), (1, 2002, 'v')")
-        await eye.execute("insert into workgroup (ns, workgroup, name) values (1, 3001, 'g')")
+        if names:
+            await _make_names(eye)
         yield Stage(a, b, c, eye)
+
+
+async def _make_names(eye: Connection) -> None:
+    await eye.execute("insert into channel (ns, channel, name) values (1, 1001, 'c')")
+    await eye.execute("insert into worker (ns, worker, name) values (1, 2001, 'w'), (1, 2002, 'v')")
+    await eye.execute("insert into workgroup (ns, workgroup, name) values (1, 3001, 'g')")
 
 
 def request(limit: int = 1, worker: int = WORKER, seconds: float = 60, claim_id: UUID | None = None) -> ClaimRequest:

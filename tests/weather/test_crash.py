@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from tests.support.crew import CREATE
+from tests.support.crew import CREATE, Crew
 from tests.support.process import ServerProcess, server_process
 
 GROUPS, TASKS, WORKERS = 20, 50, 8
@@ -171,7 +171,7 @@ async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_kille
         async with httpx.AsyncClient(timeout=15) as http:
             workers = Field(server.url, http, random.Random(20), total)
             links = await create_all(workers)
-            async with asyncio.timeout(60), asyncio.TaskGroup() as running:
+            async with asyncio.timeout(50), asyncio.TaskGroup() as running:
                 weather = running.create_task(bad_weather(server, workers))
                 for n in range(WORKERS):
                     running.create_task(workers.work(f"worker-{n}"))
@@ -200,3 +200,13 @@ async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_kille
             await db.close()
         assert server.terminate() == 0
     assert time.monotonic() - started < 60
+
+
+async def test_a_repeated_claim_leaves_the_other_ready_tasks_alone(crew: Crew):
+    """What a worker does after an outage. (It once took every ready task, and gave them to nobody.)"""
+    await crew.create(*({"name": f"t{n}"} for n in range(5)))
+    claim_id = str(uuid.uuid4())
+    first = await crew.claim(1, claimId=claim_id)
+    again = await crew.claim(1, claimId=claim_id)
+    assert [lease["id"] for lease in again] == [lease["id"] for lease in first]
+    assert len(await crew.claim(10)) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -21,13 +22,14 @@ from db.clock import (
     unpark,
 )
 from db.create import create_tasks, lock_parents
-from db.lease import complete_tasks, ended_items, extend_leases, fail_tasks, release_leases
+from db.lease import claim_tasks, complete_tasks, ended_items, extend_leases, fail_tasks, release_leases
 from resolvers.draft import new_id
-from tests.support.crew import Crew, crew_on
+from tests.support.crew import CLAIM, Crew, crew_on
 from tests.support.races import (
     CHANNEL,
     NS,
     OTHER_WORKER,
+    START,
     WORKGROUP,
     Stage,
     batch_of,
@@ -65,7 +67,9 @@ async def two_servers(dsn: str) -> AsyncIterator[tuple[Crew, Crew, asyncpg.Conne
 
 
 @pytest.mark.parametrize(("first", "second"), [("x", "y"), ("y", "x")])
-async def test_two_last_parents_that_complete_at_once_free_the_child_once(stage: Stage, first: str, second: str) -> None:
+async def test_two_last_parents_that_complete_at_once_free_the_child_once(
+    stage: Stage, first: str, second: str
+) -> None:
     no = await stage.graph(FORK)
     rows = await stage.claim_all(no["x"], no["y"]) if first == "x" else None
     lease = rows or {r.no: r for _ in "xy" for r in await stage.claim(1)}
@@ -106,9 +110,7 @@ async def test_five_parents_that_complete_at_once_free_the_child_once(stage: Sta
     async with connected(dsn, 5) as many:
         async with stage.a.transaction():
             await stage.a.execute("select from blocked for update")
-            tasks = [
-                await stage.waiting(complete(c, lease[no[p]]), c) for c, p in zip(many, parents, strict=True)
-            ]
+            tasks = [await stage.waiting(complete(c, lease[no[p]]), c) for c, p in zip(many, parents, strict=True)]
         found = [await t for t in tasks]
     assert [f.nos for f in found if f.nos] == [[no["child"]]]
     assert [r.no for r in await stage.claim(10)] == [no["child"]]
@@ -331,7 +333,11 @@ async def test_a_resume_that_waits_for_a_longer_suspension_ends_that_too(stage: 
     assert await task is True
     assert await stage.count("hold") == 0
     assert [r.no for r in await stage.claim(10)] == [no["x"]]
-    assert [r[0] for r in await stage.eye.fetch("select kind from event where kind in (16, 17) order by seq")] == [16, 16, 17]
+    assert [r[0] for r in await stage.eye.fetch("select kind from event where kind in (16, 17) order by seq")] == [
+        16,
+        16,
+        17,
+    ]
 
 
 async def test_a_suspension_that_waits_for_a_resume_holds(stage: Stage) -> None:
@@ -430,13 +436,11 @@ async def test_a_storm_of_crossing_completions_meets_no_deadlock(stage: Stage, d
     """Four connections end the parents of the same children under the same leases, each in its own order, 200 times."""
     rounds, width = 200, 4
     names = [f"{r}.{n}.{w}" for r in range(rounds) for n in range(6) for w in range(width)]
-    children = {
-        f"{r}.child{n}": [f"{r}.{n}.{w}" for w in range(width)] for r in range(rounds) for n in range(6)
-    }
+    children = {f"{r}.child{n}": [f"{r}.{n}.{w}" for w in range(width)] for r in range(rounds) for n in range(6)}
     no = await stage.graph({**{n: () for n in names}, **children})
     lease = {}
-    while taken := await stage.claim(4):
-        lease |= {r.no: r for r in taken}
+    for _ in range(rounds):
+        lease |= {r.no: r for r in await claim_tasks(stage.c, NS, [START], [request(4) for _ in range(6)])}
     assert len(lease) == len(names)
     async with connected(dsn, width) as many:
         for r in range(rounds):
@@ -458,33 +462,13 @@ async def test_a_task_hung_under_a_task_and_its_child_does_not_deadlock_with_the
     (lease,) = await stage.claim(1)
     ids = [r["id"] for r in await stage.eye.fetch("select id from task order by no")]
     async with stage.c.transaction():
-        # The completion is stopped between its lease and its child.
-        await stage.c.execute("select from blocked where no = $1 for update", no["child"])
+        await stage.c.execute("select from lease for update")
+        # The completion stands first in the queue for the lease, and goes on to the child when it has it.
         completing = await stage.waiting(complete(stage.a, lease), stage.a)
         hanging = await stage.waiting(lock_parents(stage.b, NS, ids))
     outcomes = await asyncio.gather(completing, hanging, return_exceptions=True)
     assert [o for o in outcomes if isinstance(o, BaseException)] == []
-
-
-async def test_a_storm_of_tasks_hung_under_a_task_and_its_child_meets_no_deadlock(stage: Stage) -> None:
-    rounds = 30
-    tasks: dict[str, tuple[str, ...]] = {}
-    for r in range(rounds):
-        tasks |= {f"p{r}": (), f"child{r}": (f"p{r}",)}
-    no = await stage.graph(tasks)
-    id_of = {r["no"]: r["id"] for r in await stage.eye.fetch("select no, id from task")}
-    for r in range(rounds):
-        (lease,) = await stage.claim(1)
-        parents = [id_of[lease.no], id_of[no[f"child{r}"]]]
-        async with stage.c.transaction():
-            await stage.c.execute("select from lease for update")
-            hanging = await stage.waiting(lock_parents(stage.b, NS, parents))
-            completing = await stage.waiting(complete(stage.a, lease), stage.a)
-        outcomes = await asyncio.gather(completing, hanging, return_exceptions=True)
-        assert [o for o in outcomes if isinstance(o, BaseException)] == [], f"round {r}"
-        await stage.claim(1)
-        await stage.eye.execute("delete from lease")
-        await stage.eye.execute("delete from ready where no = $1", no[f"child{r}"])
+    assert await stage.place(no["child"]) == "READY"
 
 
 # -- children hung under tasks that end ------------------------------------------------------------------------------
@@ -534,7 +518,9 @@ async def test_a_server_never_strands_a_child_hung_under_a_task_that_ends(dsn: s
         create = lambda: two.create_tasks(group, {"name": "child", "parents": [{"id": parent}]})  # noqa: E731
         async with a.transaction():
             await a.execute("select from lease for update")
-            calls = [create, lambda: one.complete(lease)] if first == "create" else [lambda: one.complete(lease), create]
+            calls = (
+                [create, lambda: one.complete(lease)] if first == "create" else [lambda: one.complete(lease), create]
+            )
             tasks = []
             for n, call in enumerate(calls, 1):
                 tasks.append(asyncio.create_task(call()))
@@ -599,17 +585,43 @@ async def test_two_claims_at_once_never_take_one_task_twice(stage: Stage) -> Non
     assert {r.no for r in first} | {r.no for r in second} == set(no.values())
 
 
-async def test_two_copies_of_a_claim_that_wait_in_one_server_get_the_same_leases(crew: Crew) -> None:
+async def test_a_repeated_claim_takes_nothing_more(stage: Stage) -> None:
+    """Nothing is wanted: no row may leave the ready ones, and none may leave them without a lease."""
+    claim_id = new_id()
+    no = await stage.graph({"x": (), "y": (), "z": ()})
+    (first,) = await stage.claim(1, claim_id=claim_id)
+    assert await stage.claim(1, claim_id=claim_id) == []
+    assert sorted(r["no"] for r in await stage.eye.fetch("select no from ready")) == sorted({*no.values()} - {first.no})
+    assert await stage.claim(0) == []
+    assert await stage.count("ready") == 2
+
+
+@pytest.mark.parametrize("worker", ["known", "new"])
+async def test_two_copies_of_a_claim_that_wait_in_one_server_get_the_same_leases(crew: Crew, worker: str) -> None:
     claim_id = str(new_id())
+    if worker == "known":
+        await crew.claim(1)
     copies = [asyncio.create_task(crew.claim(2, claimId=claim_id, waitSeconds=LONG)) for _ in range(2)]
-    await until(lambda: waiting_with(crew, askers=2), "both copies wait")
+    await until(lambda: waiting_with(crew, askers=2), "both copies wait as one")
     await crew.create({"name": "x"}, {"name": "y"}, {"name": "z"})
     first, second = await asyncio.gather(*copies)
     assert first == second
     assert len(first) == 2
     assert await crew.sql("select from claim") != []
     assert len(await crew.sql("select from ready")) == 1
-    assert await crew.claim(2, claimId=claim_id) == first
+    again = await crew.claim(2, claimId=claim_id)
+    assert [lease["id"] for lease in again] == [lease["id"] for lease in first]
+    assert len(await crew.sql("select from ready")) == 1
+
+
+async def test_two_copies_of_a_claim_that_come_at_once_with_a_new_worker_get_the_same_leases(crew: Crew) -> None:
+    await crew.create({"name": "x"}, {"name": "y"})
+    claim_id = str(new_id())
+    copies = [crew.claim(1, claimId=claim_id, waitSeconds=LONG) for _ in range(2)]
+    first, second = await asyncio.wait_for(asyncio.gather(*copies), 10)
+    assert len(first) == 1
+    assert [lease["id"] for lease in first] == [lease["id"] for lease in second]
+    assert len(await crew.sql("select from ready")) == 1
 
 
 async def waiting_with(crew: Crew, *, askers: int) -> bool:
@@ -631,11 +643,15 @@ async def test_two_copies_of_a_claim_on_two_servers_at_once_get_the_same_leases(
         first, second = await asyncio.gather(*copies)
         assert len(first) == 1
         assert [lease["id"] for lease in first] == [lease["id"] for lease in second]
-        assert (await eye.fetchval("select count(*) from lease"), await eye.fetchval("select count(*) from ready")) == (1, 2)
+        assert (await eye.fetchval("select count(*) from lease"), await eye.fetchval("select count(*) from ready")) == (
+            1,
+            2,
+        )
 
 
-async def test_a_copy_of_a_claim_that_waits_at_another_server_is_answered_the_same_leases(dsn: str) -> None:
-    """A worker whose connection broke asks again, at another server, while both copies wait."""
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_copy_of_a_claim_that_waits_at_another_server_is_answered_the_same_leases(dsn: str, more: int) -> None:
+    """A worker whose connection broke asks again, at another server, while both copies wait; `more` tasks stay ready."""
     async with two_servers(dsn) as (one, two, _, eye):
         claim_id = str(new_id())
         await one.create({"name": "seen"})
@@ -644,12 +660,13 @@ async def test_a_copy_of_a_claim_that_waits_at_another_server_is_answered_the_sa
         second = asyncio.create_task(two.claim(1, claimId=claim_id, waitSeconds=2))
         for server in (one, two):
             await until(lambda server=server: all_tried(server), "both copies have looked and wait")
-        await one.create({"name": "x"}, {"name": "y"})
-        leases = await first
-        again = await second
+        await one.create({"name": "x"}, *[{"name": "y"}] * more)
+        leases, again = await asyncio.gather(first, second)
+        if not leases:
+            leases, again = again, leases
         assert len(leases) == 1
         assert [lease["id"] for lease in again] == [lease["id"] for lease in leases]
-        assert await eye.fetchval("select count(*) from ready") == 1
+        assert await eye.fetchval("select count(*) from ready") == more
 
 
 async def all_tried(crew: Crew) -> bool:
@@ -677,13 +694,45 @@ async def test_a_unique_violation_of_one_claim_id_does_not_cost_the_others_of_th
         assert await eye.fetchval("select count(*) from ready") == 1
 
 
-async def test_a_claim_that_is_given_up_while_it_waits_takes_nothing(crew: Crew) -> None:
+class Client:
+    """A client of the HTTP view that can hang up."""
+
+    def __init__(self, crew: Crew, **claim: Any) -> None:
+        given = {"workerId": "w", "channels": ["c"], "limit": 1, "waitSeconds": LONG, **claim}
+        self._body = json.dumps({"query": CLAIM, "variables": {"input": given}}).encode()
+        self._sent = False
+        self._gone = asyncio.Event()
+        transport: Any = crew.http._transport
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": "/graphql", "raw_path": b"/graphql", "query_string": b"", "root_path": "",
+            "headers": [(b"host", b"crew"), (b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1), "server": ("crew", 80),
+        }  # fmt: skip
+        self._request = asyncio.create_task(transport.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._sent:
+            self._sent = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        assert self._gone.is_set(), message
+
+    async def hang_up(self) -> None:
+        """The server has noticed when this returns."""
+        self._gone.set()
+        await self._request
+
+
+async def test_a_client_that_goes_away_while_it_waits_is_dropped_and_takes_nothing(crew: Crew) -> None:
     await crew.create({"name": "first"})
     await crew.complete(*await crew.claim(1))
-    gone = asyncio.create_task(crew.claim(1, waitSeconds=LONG))
+    client = Client(crew)
     await until(lambda: all_tried(crew), "the claim waits")
-    gone.cancel()
-    await asyncio.wait([gone])
+    await client.hang_up()
     assert crew.services.dispatcher.waiting == 0
     await crew.create({"name": "x"})
     assert await crew.sql("select from lease") == []
@@ -691,15 +740,14 @@ async def test_a_claim_that_is_given_up_while_it_waits_takes_nothing(crew: Crew)
     assert lease["attempt"] == 1
 
 
-async def test_a_claim_that_is_given_up_in_a_round_gives_its_leases_back_uncounted(crew: Crew) -> None:
+async def test_a_client_that_goes_away_in_a_round_gives_its_leases_back_uncounted(crew: Crew) -> None:
     made = await crew.create({"name": "x"})
     async with connected(crew.dsn, 2) as (a, eye):
         async with a.transaction():
             await a.execute("lock table claim, lease in share mode")
-            gone = asyncio.create_task(crew.claim(1, waitSeconds=LONG))
+            client = Client(crew)
             await servers_wait_for_locks(eye)
-            gone.cancel()
-            await asyncio.wait([gone])
+            await client.hang_up()
         await until(lambda: eye.fetchval("select count(*) > 0 from event where kind = 12"), "it was released")
         (row,) = await eye.fetch("select attempt, remaining, failures from ready")
         assert tuple(row) == (0, 5, 0)
@@ -709,16 +757,31 @@ async def test_a_claim_that_is_given_up_in_a_round_gives_its_leases_back_uncount
     assert lease["attempt"] == 1
 
 
-async def test_a_claim_with_an_id_that_is_given_up_in_a_round_can_be_asked_for_again(crew: Crew) -> None:
+async def test_a_round_in_which_one_client_goes_away_serves_the_others(crew: Crew) -> None:
+    await crew.create({"name": "x"}, {"name": "y"})
+    await crew.claim(1, channels=("other",))
+    async with connected(crew.dsn, 2) as (a, eye):
+        async with a.transaction():
+            await a.execute("lock table lease in share mode")
+            client = Client(crew)
+            other = asyncio.create_task(crew.claim(1, waitSeconds=LONG))
+            await servers_wait_for_locks(eye)
+            await client.hang_up()
+        assert len(await other) == 1
+        await until(lambda: eye.fetchval("select count(*) = 1 from event where kind = 12"), "one was released")
+        assert await eye.fetchval("select sum(attempt) from ready") == 0
+        assert await eye.fetchval("select count(*) from lease") == 1
+
+
+async def test_a_claim_with_an_id_whose_client_goes_away_in_a_round_can_be_asked_for_again(crew: Crew) -> None:
     await crew.create({"name": "x"}, {"name": "y"})
     claim_id = str(new_id())
     async with connected(crew.dsn, 2) as (a, eye):
         async with a.transaction():
             await a.execute("lock table claim, lease in share mode")
-            gone = asyncio.create_task(crew.claim(1, waitSeconds=LONG, claimId=claim_id))
+            client = Client(crew, claimId=claim_id)
             await servers_wait_for_locks(eye)
-            gone.cancel()
-            await asyncio.wait([gone])
+            await client.hang_up()
         await until(lambda: eye.fetchval("select count(*) = 1 from lease"), "the round ended")
         (lease,) = await crew.claim(1, waitSeconds=LONG, claimId=claim_id)
         assert lease["attempt"] == 1
@@ -750,14 +813,23 @@ async def test_a_group_made_twice_at_once_by_two_servers_is_one_and_both_are_tol
         if ids == "of the tasks":
             tasks = [{**t, "id": str(new_id())} for t in tasks]
         async with a.transaction():
-            await a.execute("insert into task_group (ns, group_no, id, name, made_upto) values (1, -1, $1, '', 0)", group)
+            await a.execute(
+                "insert into task_group (ns, group_no, id, name, made_upto) values (1, -1, $1, '', 0)", group
+            )
             calls = [asyncio.create_task(s.create(*tasks, id=group)) for s in (one, two)]
             await servers_wait_for_locks(eye, 2)
             await a.execute("delete from task_group where group_no = -1")
         first, second = await asyncio.gather(*calls)
         assert first["taskGroup"] == second["taskGroup"] == {"id": group}
         assert [t["id"] for t in first["tasks"]] == [t["id"] for t in second["tasks"]]
-        assert len(await one.sql("select from task where group_no in (select group_no from task_group where id = $1)", group)) == 2
+        assert (
+            len(
+                await one.sql(
+                    "select from task where group_no in (select group_no from task_group where id = $1)", group
+                )
+            )
+            == 2
+        )
         assert await eye.fetchval("select count(*) from edge") == 1
         assert await eye.fetchval("select count(*) from ready") == 1
 
@@ -844,7 +916,9 @@ async def test_a_completion_that_waits_for_an_extension_of_the_whole_lease_count
 
 @pytest.mark.parametrize("verb", ["complete", "fail", "extend", "release"])
 @pytest.mark.parametrize("which", ["extended", "left"])
-async def test_a_server_finds_a_task_whose_lease_is_split_by_an_extension_meanwhile(dsn: str, verb: str, which: str) -> None:
+async def test_a_server_finds_a_task_whose_lease_is_split_by_an_extension_meanwhile(
+    dsn: str, verb: str, which: str
+) -> None:
     """The split puts the named tasks into a row that a statement which waits for the old one cannot see."""
     async with two_servers(dsn) as (one, _, a, eye):
         await one.create({"name": "x"}, {"name": "y"})
@@ -864,7 +938,9 @@ async def test_after_an_extension_of_half_a_lease_both_halves_answer_to_their_id
     leases = await crew.claim(4)
     answer = await crew.extend(leases[0], leases[2], leaseSeconds=600)
     assert answer["errors"] == []
-    rows = await crew.sql("select part, cardinality(nos) as n, until > now() + interval '500 s' as long from lease order by part")
+    rows = await crew.sql(
+        "select part, cardinality(nos) as n, until > now() + interval '500 s' as long from lease order by part"
+    )
     assert [(r["n"], r["long"]) for r in rows] == [(2, False), (2, True)]
     assert len({r["part"] for r in rows}) == 2
     answer = await getattr(crew, verb)(*leases)

@@ -1,0 +1,503 @@
+-- What all migrations make, as pg_dump shows it. Written by `make schema`; a test compares it.
+
+CREATE TABLE public.blocked (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    open integer NOT NULL,
+    run_at timestamp with time zone,
+    channel integer NOT NULL,
+    rank integer NOT NULL,
+    workgroup integer NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    failures integer NOT NULL,
+    CONSTRAINT blocked_waits_for_someone CHECK ((open > 0))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+
+CREATE SEQUENCE public.name_no
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.channel (
+    ns integer NOT NULL,
+    channel integer DEFAULT nextval('public.name_no'::regclass) NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C"
+);
+
+CREATE TABLE public.claim (
+    ns integer NOT NULL,
+    claim_id uuid NOT NULL,
+    lease_no bigint NOT NULL,
+    asked text NOT NULL,
+    ended_at timestamp with time zone
+);
+
+CREATE TABLE public.done (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    lease_no bigint,
+    outcome smallint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    worker integer,
+    started_at timestamp with time zone,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    output json
+);
+
+CREATE TABLE public.edge (
+    ns integer NOT NULL,
+    parent bigint NOT NULL,
+    child bigint NOT NULL,
+    place integer NOT NULL
+);
+
+CREATE TABLE public.error (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    seq bigint NOT NULL,
+    attempt integer NOT NULL,
+    lease_no bigint,
+    worker integer NOT NULL,
+    started_at timestamp with time zone,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    error json NOT NULL
+);
+
+ALTER TABLE public.error ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.error_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.event (
+    ns integer NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    seq bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    kind smallint NOT NULL,
+    was smallint,
+    state smallint,
+    worker integer,
+    until timestamp with time zone,
+    nos bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    groups bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    channels integer[] DEFAULT '{}'::integer[] NOT NULL,
+    workgroups integer[] DEFAULT '{}'::integer[] NOT NULL,
+    attempts integer[] DEFAULT '{}'::integer[] NOT NULL,
+    progress double precision[]
+);
+ALTER TABLE ONLY public.event ALTER COLUMN nos SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.event ALTER COLUMN groups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.event ALTER COLUMN channels SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.event ALTER COLUMN workgroups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.event ALTER COLUMN attempts SET STORAGE EXTERNAL;
+
+ALTER TABLE public.event ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.event_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.failed (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    channel integer NOT NULL,
+    rank integer NOT NULL,
+    workgroup integer NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    worker integer,
+    started_at timestamp with time zone,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.fold (
+    ns integer NOT NULL,
+    upto pg_snapshot NOT NULL
+);
+
+CREATE SEQUENCE public.group_no
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.hold (
+    ns integer NOT NULL,
+    workgroup integer NOT NULL,
+    until timestamp with time zone NOT NULL,
+    reason text
+);
+
+CREATE TABLE public.lease (
+    ns integer NOT NULL,
+    lease_no bigint NOT NULL,
+    part bigint DEFAULT 0 NOT NULL,
+    worker integer NOT NULL,
+    until timestamp with time zone NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    grown xid8,
+    nos bigint[] NOT NULL,
+    groups bigint[] NOT NULL,
+    channels integer[] NOT NULL,
+    workgroups integer[] NOT NULL,
+    attempts integer[] NOT NULL,
+    remainings integer[] NOT NULL,
+    failures integer[] NOT NULL,
+    CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE ONLY public.lease ALTER COLUMN nos SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN groups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN channels SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
+
+CREATE SEQUENCE public.lease_no
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.migration (
+    number integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.namespace (
+    ns integer NOT NULL,
+    name text NOT NULL,
+    alive_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.parked (
+    ns integer NOT NULL,
+    workgroup integer NOT NULL,
+    rank integer NOT NULL,
+    no bigint NOT NULL,
+    channel integer NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    failures integer NOT NULL,
+    ready_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.progress (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    fraction double precision,
+    message text
+);
+
+CREATE TABLE public.ready (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    rank integer NOT NULL,
+    workgroup integer NOT NULL,
+    no bigint NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    failures integer NOT NULL,
+    ready_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+CREATE TABLE public.scheduled (
+    ns integer NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    no bigint NOT NULL,
+    channel integer NOT NULL,
+    rank integer NOT NULL,
+    workgroup integer NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    failures integer NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE public.secret (
+    name text NOT NULL,
+    value bytea NOT NULL
+);
+
+CREATE TABLE public.tally (
+    ns integer NOT NULL,
+    ref integer NOT NULL,
+    state smallint NOT NULL,
+    n bigint NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE public.task (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    id uuid NOT NULL,
+    group_no bigint NOT NULL,
+    channel integer NOT NULL,
+    workgroup integer DEFAULT 0 NOT NULL,
+    rank integer DEFAULT 0 NOT NULL,
+    name text NOT NULL,
+    input json,
+    metadata json,
+    run_after timestamp with time zone,
+    max_attempts integer NOT NULL,
+    retry_delay double precision NOT NULL,
+    backoff double precision NOT NULL,
+    max_delay double precision NOT NULL,
+    weight integer DEFAULT 1 NOT NULL,
+    is_seed boolean DEFAULT false NOT NULL,
+    spawned_by bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT attempts_are_positive CHECK ((max_attempts > 0))
+);
+
+CREATE TABLE public.task_group (
+    ns integer NOT NULL,
+    group_no bigint NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    metadata json,
+    made_upto bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE SEQUENCE public.task_no
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE VIEW public.task_place AS
+ SELECT t.ns,
+    t.no,
+    t.group_no,
+    t.channel,
+    t.workgroup,
+    t.weight,
+    (
+        CASE
+            WHEN (d.no IS NOT NULL) THEN (d.outcome)::integer
+            WHEN ((r.no IS NOT NULL) OR (p.no IS NOT NULL)) THEN 2
+            WHEN (b.no IS NOT NULL) THEN 0
+            WHEN (s.no IS NOT NULL) THEN 1
+            WHEN (f.no IS NOT NULL) THEN 6
+            ELSE 3
+        END)::smallint AS state,
+    COALESCE(s.run_at, b.run_at) AS run_at,
+    COALESCE(r.ready_at, p.ready_at) AS ready_at,
+    COALESCE(d.attempt, r.attempt, p.attempt, b.attempt, s.attempt, f.attempt) AS attempt,
+    COALESCE(d.remaining, r.remaining, p.remaining, b.remaining, s.remaining, f.remaining) AS remaining,
+    COALESCE(d.worker, f.worker) AS worker,
+    COALESCE(d.started_at, f.started_at) AS started_at,
+    COALESCE(d.at, f.at) AS finished_at
+   FROM ((((((public.task t
+     LEFT JOIN public.done d ON (((d.ns = t.ns) AND (d.no = t.no))))
+     LEFT JOIN public.ready r ON (((r.ns = t.ns) AND (r.channel = t.channel) AND (r.rank = t.rank) AND (r.no = t.no))))
+     LEFT JOIN public.parked p ON (((p.ns = t.ns) AND (p.no = t.no))))
+     LEFT JOIN public.blocked b ON (((b.ns = t.ns) AND (b.no = t.no))))
+     LEFT JOIN public.scheduled s ON (((s.ns = t.ns) AND (s.no = t.no))))
+     LEFT JOIN public.failed f ON (((f.ns = t.ns) AND (f.no = t.no))));
+
+CREATE TABLE public.worker (
+    ns integer NOT NULL,
+    worker integer DEFAULT nextval('public.name_no'::regclass) NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    channels text[] DEFAULT '{}'::text[] NOT NULL,
+    transport text,
+    last_seen_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.workgroup (
+    ns integer NOT NULL,
+    workgroup integer DEFAULT nextval('public.name_no'::regclass) NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C"
+);
+
+CREATE VIEW public.task_now AS
+ SELECT t.ns,
+    t.no,
+    t.id,
+    t.group_no,
+    g.id AS group_id,
+    t.name,
+    c.name AS channel,
+    w.name AS workgroup,
+    p.state,
+    (- t.rank) AS priority,
+    t.input,
+    d.output,
+    t.metadata,
+    t.run_after,
+        CASE
+            WHEN (p.state = ANY (ARRAY[0, 1, 2])) THEN GREATEST(
+            CASE
+                WHEN (p.run_at > now()) THEN p.run_at
+                ELSE NULL::timestamp with time zone
+            END,
+            CASE
+                WHEN (h.until > now()) THEN h.until
+                ELSE NULL::timestamp with time zone
+            END)
+            ELSE NULL::timestamp with time zone
+        END AS not_before,
+    ((p.state = 2) AND COALESCE((h.until > now()), false)) AS suspended,
+    COALESCE(p.attempt, l.attempt, 0) AS attempt,
+    COALESCE(p.remaining, l.remaining, 0) AS remaining,
+    t.max_attempts,
+    t.retry_delay,
+    t.backoff,
+    t.max_delay,
+    t.weight,
+    t.is_seed,
+    o.fraction AS progress,
+    o.message AS progress_message,
+    t.spawned_by,
+    k.name AS worker_id,
+    l.until AS lease_expires_at,
+    t.created_at,
+    p.ready_at,
+    COALESCE(l.started_at, p.started_at,
+        CASE
+            WHEN (p.attempt > 0) THEN ( SELECT max(e.started_at) AS max
+               FROM public.error e
+              WHERE ((e.ns = t.ns) AND (e.no = t.no)))
+            ELSE NULL::timestamp with time zone
+        END) AS started_at,
+    p.finished_at
+   FROM (((((((((public.task t
+     JOIN public.task_place p ON (((p.ns = t.ns) AND (p.no = t.no))))
+     JOIN public.task_group g ON (((g.ns = t.ns) AND (g.group_no = t.group_no))))
+     JOIN public.channel c ON (((c.ns = t.ns) AND (c.channel = t.channel))))
+     LEFT JOIN public.workgroup w ON (((w.ns = t.ns) AND (w.workgroup = t.workgroup))))
+     LEFT JOIN public.hold h ON (((h.ns = t.ns) AND (h.workgroup = t.workgroup))))
+     LEFT JOIN public.done d ON (((d.ns = t.ns) AND (d.no = t.no))))
+     LEFT JOIN public.progress o ON (((o.ns = t.ns) AND (o.no = t.no))))
+     LEFT JOIN LATERAL ( SELECT x.worker,
+            x.until,
+            x.started_at,
+            u.attempt,
+            u.remaining
+           FROM (public.lease x
+             CROSS JOIN LATERAL UNNEST(x.nos, x.attempts, x.remainings) u(no, attempt, remaining))
+          WHERE ((p.state = 3) AND (x.ns = t.ns) AND (x.nos @> ARRAY[t.no]) AND (u.no = t.no))
+         LIMIT 1) l ON (true))
+     LEFT JOIN public.worker k ON (((k.ns = t.ns) AND (k.worker = COALESCE(l.worker, p.worker)))));
+
+ALTER TABLE ONLY public.blocked
+    ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.channel
+    ADD CONSTRAINT channel_has_one_name UNIQUE (ns, name);
+
+ALTER TABLE ONLY public.channel
+    ADD CONSTRAINT channel_pkey PRIMARY KEY (ns, channel);
+
+ALTER TABLE ONLY public.claim
+    ADD CONSTRAINT claim_is_taken_once PRIMARY KEY (ns, claim_id);
+
+ALTER TABLE ONLY public.edge
+    ADD CONSTRAINT edge_pkey PRIMARY KEY (ns, parent, child);
+
+ALTER TABLE ONLY public.error
+    ADD CONSTRAINT error_pkey PRIMARY KEY (ns, no, seq);
+
+ALTER TABLE ONLY public.failed
+    ADD CONSTRAINT failed_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.fold
+    ADD CONSTRAINT fold_pkey PRIMARY KEY (ns);
+
+ALTER TABLE ONLY public.task_group
+    ADD CONSTRAINT group_id_is_unique UNIQUE (ns, id);
+
+ALTER TABLE ONLY public.hold
+    ADD CONSTRAINT hold_pkey PRIMARY KEY (ns, workgroup);
+
+ALTER TABLE ONLY public.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (ns, lease_no, part);
+
+ALTER TABLE ONLY public.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.namespace
+    ADD CONSTRAINT namespace_has_one_name UNIQUE (name);
+
+ALTER TABLE ONLY public.namespace
+    ADD CONSTRAINT namespace_pkey PRIMARY KEY (ns);
+
+ALTER TABLE ONLY public.parked
+    ADD CONSTRAINT parked_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.progress
+    ADD CONSTRAINT progress_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.scheduled
+    ADD CONSTRAINT scheduled_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.secret
+    ADD CONSTRAINT secret_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY public.tally
+    ADD CONSTRAINT tally_pkey PRIMARY KEY (ns, ref, state);
+
+ALTER TABLE ONLY public.done
+    ADD CONSTRAINT task_ends_once PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.task_group
+    ADD CONSTRAINT task_group_pkey PRIMARY KEY (ns, group_no);
+
+ALTER TABLE ONLY public.task
+    ADD CONSTRAINT task_id_is_unique UNIQUE (ns, id);
+
+ALTER TABLE ONLY public.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.worker
+    ADD CONSTRAINT worker_has_one_name UNIQUE (ns, name);
+
+ALTER TABLE ONLY public.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (ns, worker);
+
+ALTER TABLE ONLY public.workgroup
+    ADD CONSTRAINT workgroup_has_one_name UNIQUE (ns, name);
+
+ALTER TABLE ONLY public.workgroup
+    ADD CONSTRAINT workgroup_pkey PRIMARY KEY (ns, workgroup);
+
+CREATE INDEX edge_of_child ON public.edge USING btree (ns, child, place);
+
+CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
+
+CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
+
+CREATE INDEX parked_of_workgroup ON public.parked USING btree (ns, workgroup, rank, no);
+
+CREATE UNIQUE INDEX ready_by_rank ON public.ready USING btree (ns, channel, rank, no);
+
+CREATE INDEX ready_of_workgroup ON public.ready USING btree (ns, workgroup, rank, no) WHERE (workgroup <> 0);
+
+CREATE INDEX scheduled_by_time ON public.scheduled USING btree (ns, run_at);
+
+CREATE INDEX task_of_group ON public.task USING btree (ns, group_no, no);

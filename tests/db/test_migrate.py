@@ -1,0 +1,93 @@
+"""Migrations: from nothing, again, at once, and by an older program; and the dump that people read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from db import migrate as migrating
+from db.errors import NewerSchema
+from db.migrate import Migration, migrate, migrations
+from tests.support.dump_schema import FILE, dump
+from tests.support.postgres import drop, on_database
+from tests.support.process import open_directory
+
+ALL = [m.name for m in migrations()]
+
+
+@pytest.fixture
+async def empty(server: str) -> AsyncIterator[str]:
+    """A database with nothing in it."""
+    name = f"crew_empty_{uuid4().hex[:12]}"
+    await run(server, f'create database "{name}"')
+    dsn = on_database(server, name)
+    yield dsn
+    await drop(server, dsn)
+
+
+async def run(dsn: str, statement: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(statement)
+    finally:
+        await connection.close()
+
+
+async def applied(dsn: str) -> list[tuple[int, str]]:
+    return [(r["number"], r["name"]) for r in await run(dsn, "select number, name from migration order by number")]
+
+
+async def tables(dsn: str) -> set[str]:
+    return {r["tablename"] for r in await run(dsn, "select tablename from pg_tables where schemaname = 'public'")}
+
+
+def test_numbers_are_counted_from_one_without_a_gap():
+    assert [m.number for m in migrations()] == list(range(1, len(ALL) + 1))
+
+
+async def test_from_nothing_all_are_applied_in_order_and_again_none(empty: str):
+    assert await migrate(empty) == ALL
+    before = await run(empty, "select * from migration")
+    assert [(m.number, m.name) for m in migrations()] == await applied(empty)
+    assert {"task", "ready", "lease", "done"} <= await tables(empty)
+    assert await migrate(empty) == []
+    assert await run(empty, "select * from migration") == before
+
+
+async def test_ten_at_once_apply_each_once(empty: str):
+    answers = await asyncio.gather(*(migrate(empty) for _ in range(10)))
+    assert sorted(answers) == [[]] * 9 + [ALL]
+    assert [name for _, name in await applied(empty)] == ALL
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(empty: str):
+    await migrate(empty)
+    await run(empty, "insert into migration (number, name) values (9001, '9001_from_the_future.sql')")
+    before = await applied(empty)
+    with pytest.raises(NewerSchema, match=f"at migration 9001; this Crew knows up to {len(ALL)}"):
+        await migrate(empty)
+    assert await applied(empty) == before
+
+
+async def test_a_migration_that_fails_leaves_nothing_of_itself_and_those_before_it_stay(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+):
+    bad = Migration(len(ALL) + 1, "bad.sql", "create table half_way (n int); select 1 / 0;")
+    known = [*migrations(), bad]
+    monkeypatch.setattr(migrating, "migrations", lambda: known)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(empty)
+    assert [name for _, name in await applied(empty)] == ALL
+    assert "half_way" not in await tables(empty)
+    mended = Migration(bad.number, "good.sql", "create table half_way (n int);")
+    monkeypatch.setattr(migrating, "migrations", lambda: [*known[:-1], mended])
+    assert await migrate(empty) == ["good.sql"]
+
+
+def test_schema_sql_is_what_the_migrations_make():
+    with open_directory("crew-dump-") as home:
+        assert FILE.read_text() == dump(home), "stale: run `make schema`"
