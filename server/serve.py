@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -79,6 +80,10 @@ def listen(settings: Settings) -> socket.socket:
 async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None, listener: socket.socket) -> None:
     for name in await migrate(dsn):
         log.info("migrated", migration=name)
+    # What is loaded by now lives as long as the process; batches of thousands of rows should not set off collections.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     config = uvicorn.Config(
         create_app(settings, dsn),
         loop="uvloop",
