@@ -118,6 +118,13 @@ class EmbeddedPostgres:
 
     def _initdb(self) -> None:
         """Into a directory aside, renamed when whole: a kill half-way leaves nothing broken."""
+        if self.data.exists() and any(self.data.iterdir()):
+            raise EmbeddedPostgresError(
+                f"{self.data} holds files but no PG_VERSION: it is no database, or a damaged one. It is left as it is; move it "
+                "away, or point CREW_DATA_DIR at an empty directory"
+            )
+        for left_over in self.home.glob("initdb-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.home))
         self._give(aside)
         try:
@@ -135,7 +142,6 @@ class EmbeddedPostgres:
                 "--locale=C.UTF-8",
                 "--data-checksums",
             )
-            shutil.rmtree(self.data, ignore_errors=True)
             aside.rename(self.data)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

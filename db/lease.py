@@ -132,6 +132,7 @@ class EndedItem:
     completed: bool
     failed: bool
     cancelled: bool
+    stands: bool
 
 
 async def claim_tasks(

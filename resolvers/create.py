@@ -31,7 +31,7 @@ from resolvers.draft import Draft, drafts, new_id
 from resolvers.errors import BadInput, Conflict, CrewError, NotFound, Path, TooLarge
 from resolvers.gather import Gather
 
-READY = 2
+SCHEDULED, READY = 1, 2
 _TRIES = 100
 
 

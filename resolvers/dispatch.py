@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -71,8 +72,7 @@ class _Waiter:
     claim: Claim
     worker: int
     answer: asyncio.Future[Granted]
-    checked: bool = False
-    """Its claim id was looked up, or it has none."""
+    timer: asyncio.TimerHandle | None = None
     over: bool = False
     """Its wait is over: it is answered after the round it is in."""
     askers: int = 1
@@ -102,37 +102,62 @@ class Dispatcher:
         A caller that is cancelled while it waits is dropped; what a round took for it meanwhile is released, unless it
         has a claim id to ask for it again.
         """
-        twin = self._by_claim_id.get(claim.claim_id) if claim.claim_id else None
-        if twin is not None:
-            _refuse_other(twin.claim.asked, claim)
-            twin.askers += 1
-            return await self._await(twin)
         if self._draining:
             claim = replace(claim, wait=0.0)
-        number = (
-            self.core.workers.number.get(claim.worker)
-            or (await self.core.workers.numbers([claim.worker]))[claim.worker]
-        )
+        number = self.core.workers.number.get(claim.worker)
+        if number is None:
+            number = (await self.core.workers.numbers([claim.worker]))[claim.worker]
         self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
+        twin = self._by_claim_id.get(claim.claim_id) if claim.claim_id else None
+        if twin is not None:
+            return await self._copy(twin, claim)
         waiter = self._enter(claim, number)
-        timer = asyncio.get_running_loop().call_later(claim.wait, self._give_up, waiter) if claim.wait else None
-        try:
-            return await self._await(waiter)
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    async def _await(self, waiter: _Waiter) -> Granted:
         try:
             return await asyncio.shield(waiter.answer)
         except asyncio.CancelledError:
-            waiter.askers -= 1
-            if waiter.askers == 0:
-                self._leave(waiter)
+            self._asker_gone(waiter)
             raise
 
+    async def _copy(self, waiter: _Waiter, claim: Claim) -> Granted:
+        """Another copy of a claim that waits here already: the same answer, but no longer than this copy may wait."""
+        _refuse_other(waiter.claim.asked, claim)
+        waiter.askers += 1
+        self._set_timer(waiter, claim.wait)
+        try:
+            await asyncio.wait([waiter.answer], timeout=claim.wait)
+            # What is in a round just now may yet get something.
+            while not waiter.answer.done() and self._running is not None and waiter not in self._queue(waiter):
+                rounds: list[asyncio.Future[Any]] = [waiter.answer, self._running]
+                await asyncio.wait(rounds, return_when=asyncio.FIRST_COMPLETED)
+            if waiter.answer.done():
+                return waiter.answer.result()
+        except asyncio.CancelledError:
+            self._asker_gone(waiter)
+            raise
+        self._asker_gone(waiter)
+        return []
+
+    def _queue(self, waiter: _Waiter) -> list[_Waiter]:
+        return self._waiting.get(waiter.claim.channels, [])
+
+    def _asker_gone(self, waiter: _Waiter) -> None:
+        waiter.askers -= 1
+        if waiter.askers == 0:
+            self._leave(waiter)
+
+    def _set_timer(self, waiter: _Waiter, wait: float) -> None:
+        """The wait of a claim ends with the longest wait of its copies."""
+        loop = asyncio.get_running_loop()
+        if waiter.timer is not None and waiter.timer.when() >= loop.time() + wait:
+            return
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.timer = loop.call_later(wait, self._give_up, waiter)
+
     def _enter(self, claim: Claim, worker: int) -> _Waiter:
-        waiter = _Waiter(claim, worker, asyncio.get_running_loop().create_future(), checked=claim.claim_id is None)
+        waiter = _Waiter(claim, worker, asyncio.get_running_loop().create_future())
+        if claim.wait:
+            self._set_timer(waiter, claim.wait)
         self._waiting.setdefault(claim.channels, []).append(waiter)
         if claim.claim_id is not None:
             self._by_claim_id[claim.claim_id] = waiter
@@ -142,8 +167,7 @@ class Dispatcher:
         return waiter
 
     def _leave(self, waiter: _Waiter) -> None:
-        waiters = self._waiting.get(waiter.claim.channels, [])
-        if waiter in waiters:
+        if waiter in self._queue(waiter):
             self._remove(waiter)
         elif waiter.claim.claim_id is None:
             waiter.answer.add_done_callback(self._give_back)
@@ -159,14 +183,12 @@ class Dispatcher:
         self.wake([(f.channel, f.rank, f.no) for f in found])
 
     def _give_up(self, waiter: _Waiter) -> None:
-        if waiter in self._waiting.get(waiter.claim.channels, ()):
-            if waiter.checked:
-                self._answer(waiter, [])
-            else:
-                waiter.over = True
-                self._kick([waiter.claim.channels])
-        else:
-            waiter.over = True
+        """Its wait is over. One with a claim id is looked up once more: a copy at another server may have claimed."""
+        waiter.over = True
+        if waiter in self._queue(waiter) and waiter.claim.claim_id is None:
+            self._answer(waiter, [])
+        elif waiter in self._queue(waiter):
+            self._kick([waiter.claim.channels])
 
     def _answer(self, waiter: _Waiter, granted: Granted) -> None:
         self._remove(waiter)
@@ -174,6 +196,8 @@ class Dispatcher:
             waiter.answer.set_result(granted)
 
     def _remove(self, waiter: _Waiter) -> None:
+        if waiter.timer is not None:
+            waiter.timer.cancel()
         waiters = self._waiting.get(waiter.claim.channels)
         if waiters and waiter in waiters:
             waiters.remove(waiter)
@@ -236,8 +260,8 @@ class Dispatcher:
         for channels in self._waiting:
             if names.isdisjoint(channels):
                 self._dry[channels] = now
-        unchecked = [c for c, ws in self._waiting.items() if any(not w.checked for w in ws)]
-        self._kick([c for c in self._waiting if not names.isdisjoint(c)] + unchecked)
+        await self._look_up([w for waiters in self._waiting.values() for w in waiters])
+        self._kick([c for c in self._waiting if not names.isdisjoint(c)])
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -340,8 +364,6 @@ class Dispatcher:
         if not asking:
             return
         known = await self.core.pool.run(lambda c: claimed_before(c, self.core.ns, list(asking)))
-        for waiter in asking.values():
-            waiter.checked = True
         for before in known:
             waiter = asking[before.claim_id]
             try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -16,7 +17,7 @@ from db.create import CreatedRow
 from db.pool import Connection
 from resolvers import check
 from resolvers.core import Core
-from resolvers.create import READY, Call, Creator, Moved
+from resolvers.create import READY, SCHEDULED, Call, Creator, Moved
 from resolvers.draft import Draft, drafts, new_id
 from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
 from resolvers.gather import Gather
@@ -143,36 +144,29 @@ class Finisher:
 
     async def _complete_plain(self, items: list[Item]) -> list[Answer]:
         """One statement, one commit."""
-        done: set[int] = set()
-        waiting = items
-        for _ in range(_TRIES):
-            found = await self.core.pool.run(
-                lambda c, now=waiting: rows.complete_tasks(c, self.core.ns, [_row(i) for i in now])  # type: ignore[misc]
-            )
+
+        async def work(left: list[Item]) -> set[int]:
+            found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, [_row(i) for i in left]))
             self._freed(found)
-            done |= {id(waiting[ord_ - 1]) for ord_ in found.ords or ()}
-            if not found.again:
-                break
-            waiting = [i for i in waiting if id(i) not in done]
-            await asyncio.sleep(0)
-        return await self._explain(items, done, "completed")
+            return {id(left[o - 1]) for o in found.ords or ()}
+
+        return await self._settle(items, "completed", work)
 
     async def _complete_rich(self, items: list[Item]) -> list[Answer]:
         """Completions that make tasks or suspend workgroups: one transaction; a refusal undoes all of it."""
-        for _ in range(_TRIES):
+
+        async def work(left: list[Item]) -> set[int]:
             try:
-                found, made, held = await self.core.pool.run(
-                    lambda c: self._complete_within(c, items), transaction=True
-                )
+                found, made, held = await self.core.pool.run(lambda c: self._complete_within(c, left), transaction=True)
             except Moved:
-                await asyncio.sleep(0)
-                continue
+                return set()
             self._freed(found)
             self.creator.tell(made)
             for due in held:
                 self.core.due(due)
-            return await self._explain(items, {id(items[o - 1]) for o in found.ords or ()}, "completed")
-        raise Conflict("the parents of these tasks change all the time: try again")
+            return {id(left[o - 1]) for o in found.ords or ()}
+
+        return await self._settle(items, "completed", work)
 
     async def _complete_within(
         self, connection: Connection, items: list[Item]
@@ -228,12 +222,15 @@ class Finisher:
 
     async def _flush_failures(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
         items = [i for part in batch for i in part]
-        found, held = await self.core.pool.run(lambda c: self._fail_within(c, items), transaction=True)
-        self.core.wake([(f.channel, f.rank, f.no) for f in found if f.state == READY])
-        for due in [f.due_in for f in found if f.state == 1] + held:
-            self.core.due(due)
-        done = {id(items[f.ord - 1]) for f in found}
-        answers = iter(await self._explain(items, done, "failed"))
+
+        async def work(left: list[Item]) -> set[int]:
+            found, held = await self.core.pool.run(lambda c: self._fail_within(c, left), transaction=True)
+            self.core.wake([(f.channel, f.rank, f.no) for f in found if f.state == READY])
+            for due in [f.due_in for f in found if f.state == SCHEDULED] + held:
+                self.core.due(due)
+            return {id(left[f.ord - 1]) for f in found}
+
+        answers = iter(await self._settle(items, "failed", work))
         return [[next(answers) for _ in part] for part in batch]
 
     async def _fail_within(self, connection: Connection, items: list[Item]) -> tuple[list[rows.FailedRow], list[float]]:
@@ -246,23 +243,29 @@ class Finisher:
 
     async def extend(
         self, lease_ids: Sequence[str], seconds: float, progress: Sequence[Any], path: Path
-    ) -> tuple[rows.ExtendedRow | None, list[str], list[Refused]]:
+    ) -> tuple[datetime | None, list[str], list[Refused]]:
         """The end of those that stand, which of them are suspended, and what does not stand."""
         seconds = check.number(seconds, (*path, "leaseSeconds"), "leaseSeconds", 1, self.core.limits.max_lease_seconds)
         reports = self._reports(progress, path)
         items, refused = self._items(lease_ids, "leases", lambda item, _: None)
         if not items:
             return None, [], refused
-        found = await self.core.pool.run(
-            lambda c: rows.extend_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items], seconds),
-            transaction=False,
-        )
+        until: list[datetime] = []
+        suspended: set[int] = set()
+
+        async def work(left: list[Item]) -> set[int]:
+            pairs = [(i.lease_no, i.no) for i in left]
+            found = await self.core.pool.run(lambda c: rows.extend_leases(c, self.core.ns, pairs, seconds))
+            if found.until is not None:
+                until.append(found.until)
+            suspended.update(left[o - 1].index for o in found.suspended or ())
+            return {id(left[o - 1]) for o in found.ords or ()}
+
+        answers = await self._settle(items, "", work)
         if reports:
             await self.core.pool.run(lambda c: rows.report_progress(c, self.core.ns, reports))
-        stands = {id(items[o - 1]) for o in found.ords or ()}
-        answers = await self._explain(items, stands, "")
         refused = sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index)
-        return found, [items[o - 1].lease_id for o in found.suspended or ()], refused
+        return min(until, default=None), [i.lease_id for i in items if i.index in suspended], refused
 
     def _reports(self, progress: Sequence[Any], path: Path) -> list[tuple[int, float | None, str | None, int]]:
         reports: dict[int, tuple[int, float | None, str | None, int]] = {}
@@ -283,12 +286,14 @@ class Finisher:
         items, refused = self._items(lease_ids, "leases", lambda item, _: None)
         if not items:
             return Outcome([], refused)
-        found = await self.core.pool.run(
-            lambda c: rows.release_leases(c, self.core.ns, [(i.lease_no, i.no) for i in items])
-        )
-        self.core.wake([(f.channel, f.rank, f.no) for f in found])
-        answers = await self._explain(items, {id(items[f.ord - 1]) for f in found}, "")
-        return _outcome(items, answers, refused)
+
+        async def work(left: list[Item]) -> set[int]:
+            pairs = [(i.lease_no, i.no) for i in left]
+            found = await self.core.pool.run(lambda c: rows.release_leases(c, self.core.ns, pairs))
+            self.core.wake([(f.channel, f.rank, f.no) for f in found])
+            return {id(left[f.ord - 1]) for f in found}
+
+        return _outcome(items, await self._settle(items, "", work), refused)
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -325,23 +330,41 @@ class Finisher:
                 items.append(item)
         return items, refused
 
-    async def _explain(self, items: list[Item], done: set[int], ended_as: str) -> list[Answer]:
-        """None for what counts (now, or by an earlier call under the same lease), else why not."""
-        missing = [i for i in items if id(i) not in done]
-        if not missing:
-            return [None] * len(items)
-        pairs = [(i.lease_no, i.no) for i in missing]
-        found = await self.core.pool.run(lambda c: rows.ended_items(c, self.core.ns, pairs))
-        why: dict[int, Answer] = {}
-        for row in found:
-            item = missing[row.ord - 1]
-            if (ended_as == "completed" and row.completed) or (ended_as == "failed" and row.failed):
-                why[id(item)] = None
+    async def _settle(
+        self, items: list[Item], ended_as: str, work: Callable[[list[Item]], Awaitable[set[int]]]
+    ) -> list[Answer]:
+        """Let `work` take items (it answers the ids of those taken) until each counts or is known not to stand.
+
+        None for what counts, now or by an earlier call under the same lease; else why not.
+        """
+        answers: dict[int, Answer] = {}
+        left = items
+        for _ in range(_TRIES):
+            taken = await work(left)
+            answers.update((id(i), None) for i in left if id(i) in taken)
+            left = [i for i in left if id(i) not in taken]
+            if left:
+                left = await self._explain(left, ended_as, answers)
+            if not left:
+                return [answers[id(i)] for i in items]
+            await asyncio.sleep(0)
+        raise Conflict("these leases are being changed by other calls all the time: try again")
+
+    async def _explain(self, items: list[Item], ended_as: str, answers: dict[int, Answer]) -> list[Item]:
+        """Answer items that were not found; those that stand all the same are returned, to be tried again."""
+        pairs = [(i.lease_no, i.no) for i in items]
+        again = []
+        for row in await self.core.pool.run(lambda c: rows.ended_items(c, self.core.ns, pairs)):
+            item = items[row.ord - 1]
+            if row.stands:
+                again.append(item)
+            elif (ended_as == "completed" and row.completed) or (ended_as == "failed" and row.failed):
+                answers[id(item)] = None
             elif row.cancelled:
-                why[id(item)] = item.refuse(CANCELLED, _CANCELLED_TEXT)
+                answers[id(item)] = item.refuse(CANCELLED, _CANCELLED_TEXT)
             else:
-                why[id(item)] = item.refuse(LOST, _LOST_TEXT)
-        return [why.get(id(i)) for i in items]
+                answers[id(item)] = item.refuse(LOST, _LOST_TEXT)
+        return again
 
 
 _NO_GROUP = new_id()

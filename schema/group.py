@@ -71,10 +71,9 @@ class GroupProgress:
         weight = sum(c.weight for c in counts)
         settled = sum(c.weight for c in counts if c.state in _SETTLED)
         total = sum(c.n for c in counts)
-        if not weight:
-            fraction = 1.0 if total and all(c.state in _SETTLED for c in counts) else 0.0
-        else:
-            fraction = settled / weight
+        # A group of tasks that weigh nothing is either done or not.
+        all_settled = float(total > 0 and all(c.state in _SETTLED for c in counts))
+        fraction = settled / weight if weight else all_settled
         return cls(
             fraction=fraction, total=total, counts=[StateCount(state=STATES[c.state], count=c.n) for c in counts]
         )

@@ -373,11 +373,11 @@ class LeaseMutation:
     async def extend_leases(
         self, info: Info, input: Annotated[ExtendLeasesInput, strawberry.argument(description="Which leases.")]
     ) -> ExtendLeasesPayload | None:
-        found, suspended, refused = await info.context.services.finisher.extend(
+        until, suspended, refused = await info.context.services.finisher.extend(
             input.leases, 60.0 if input.lease_seconds is None else input.lease_seconds, input.progress or [], ("input",)
         )
         return ExtendLeasesPayload(
-            expires_at=None if found is None else found.until,
+            expires_at=until,
             suspended=[strawberry.ID(i) for i in suspended],
             errors=[LeaseError.of(r) for r in refused],
         )

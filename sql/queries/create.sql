@@ -6,19 +6,25 @@
 -- transaction, which its completion reads. One found nowhere has just moved: run again. $1 ns $2 ids
 with t as materialized (
   select no, id, group_no, channel, rank from task where ns = $1 and id = any ($2::uuid[])),
-r as materialized (
-  select x.no from ready x where x.ns = $1 and (x.channel, x.rank, x.no) in (select channel, rank, no from t)
-  order by x.no for key share),
-p as materialized (
-  select x.no from parked x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
-s as materialized (
-  select x.no from scheduled x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
-b as materialized (
-  select x.no from blocked x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
-f as materialized (
-  select x.no from failed x where x.ns = $1 and x.no in (select no from t) order by x.no for key share),
+-- Leases first, as completions lock them: every other place reads `held` before it locks.
 held as materialized (
   select lease_no, part from lease where ns = $1 and nos && array(select no from t) order by lease_no, part for update),
+r as materialized (
+  select x.no from ready x where x.ns = $1 and (x.channel, x.rank, x.no) in (select channel, rank, no from t)
+  and (select count(*) from held) >= 0
+  order by x.no for key share),
+p as materialized (
+  select x.no from parked x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
+s as materialized (
+  select x.no from scheduled x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
+b as materialized (
+  select x.no from blocked x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
+f as materialized (
+  select x.no from failed x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
 l as (
   update lease x set grown = pg_current_xact_id() from held h
   where x.ns = $1 and x.lease_no = h.lease_no and x.part = h.part

@@ -344,13 +344,15 @@ told as (
 select count(*) as kept from stands;
 
 -- name: ended_items
--- What became of items whose lease does not stand: completed or failed under this very lease; cancelled since, or deleted.
+-- What became of items that a statement did not find: completed or failed under this very lease; cancelled since, or
+-- deleted; or it stands all the same (an extension moved it to another part of its lease meanwhile): run again.
 -- $1 ns $2 lease nos $3 numbers
 select
   i.ord::int,
   coalesce(d.outcome = 5 and d.lease_no = i.lease_no, false) as completed,
   exists (select from error e where e.ns = $1 and e.no = i.no and e.lease_no = i.lease_no) as failed,
-  t.no is null or coalesce(d.outcome = 7, false) as cancelled
+  t.no is null or coalesce(d.outcome = 7, false) as cancelled,
+  exists (select from lease l where l.ns = $1 and l.lease_no = i.lease_no and l.nos @> array[i.no]) as stands
 from unnest($2::bigint[], $3::bigint[]) with ordinality as i(lease_no, no, ord)
 left join task t on t.ns = $1 and t.no = i.no
 left join done d on d.ns = $1 and d.no = i.no;

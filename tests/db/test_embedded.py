@@ -36,11 +36,27 @@ def made() -> Iterator[Path]:
         yield directory / "home"
 
 
+def copied(made: Path, home: Path) -> Path:
+    """A copy, its owners kept."""
+    subprocess.run(["cp", "-a", str(made), str(home)], check=True)
+    return home
+
+
+def owner_of(home: Path) -> subprocess.Popen[bytes]:
+    """Another process that owns the server of `home`; it prints the postmaster's pid."""
+    return subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(home)],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
 @pytest.fixture
 def home(made: Path) -> Iterator[Path]:
     with open_directory("crew-home-") as directory:
-        subprocess.run(["cp", "-a", str(made), str(directory / "home")], check=True)
-        yield directory / "home"
+        yield copied(made, directory / "home")
 
 
 @pytest.fixture
@@ -109,14 +125,7 @@ async def test_one_that_attached_stops_nothing(server: EmbeddedPostgres, home: P
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
 async def test_a_killed_owner_takes_the_server_along_and_data_are_kept(home: Path):
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(home)],
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with owner:
+    with owner_of(home) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         other = EmbeddedPostgres(home)
@@ -153,6 +162,18 @@ def test_data_of_another_major_version_are_refused_and_left_alone(home: Path):
     assert server.pid is None
 
 
+def test_data_that_are_not_whole_are_refused_and_left_alone(home: Path):
+    (home / "data" / "PG_VERSION").unlink()
+    files = sorted(p.relative_to(home) for p in (home / "data").rglob("*"))
+    server = EmbeddedPostgres(home)
+    try:
+        with pytest.raises(EmbeddedPostgresError, match="data"):
+            server.start()
+    finally:
+        server.stop()
+    assert sorted(p.relative_to(home) for p in (home / "data").rglob("*")) == files
+
+
 async def test_a_start_that_fails_shows_the_end_of_the_log_and_frees_the_home(home: Path):
     bad = EmbeddedPostgres(home, options={"shared_buffers": "plenty"})
     with pytest.raises(EmbeddedPostgresError, match=r'its log ends:\n(.*\n)*.*"shared_buffers": "plenty"'):
@@ -175,9 +196,7 @@ def test_a_home_that_nobody_cannot_reach_is_refused_with_what_to_do():
 
 async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
     with open_directory("crew-long-") as directory:
-        home = directory / ("x" * 100)
-        subprocess.run(["cp", "-a", str(made), str(home)], check=True)
-        server = EmbeddedPostgres(home)
+        server = EmbeddedPostgres(copied(made, directory / ("x" * 100)))
         try:
             assert await ask(server.start(), "select 1") == 1
         finally:
@@ -186,9 +205,7 @@ async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
 
 async def test_a_home_with_a_blank_and_a_percent_sign_works(made: Path):
     with open_directory("crew-odd-") as directory:
-        home = directory / "a b%20c"
-        subprocess.run(["cp", "-a", str(made), str(home)], check=True)
-        server = EmbeddedPostgres(home)
+        server = EmbeddedPostgres(copied(made, directory / "a b%20c"))
         try:
             assert await ask(server.start(), "select 1") == 1
         finally:

@@ -146,82 +146,93 @@ async def post(crew: Crew, query: str, given: Any) -> Any:
     return answer.json()
 
 
-@pytest.mark.parametrize("case", ONE_TASK)
-async def test_a_bad_task_is_refused_in_a_new_group(crew: Crew, case: str) -> None:
-    task, code, path = ONE_TASK[case]
-    answer = await post(crew, CREATE, {"name": "g", "tasks": [T, task]})
-    extensions = check(answer["errors"])
-    assert extensions["code"] == code
-    assert extensions["path"] == ["input", "tasks", 1, *path]
-    assert await counts(crew) == (0, 0, 0)
+async def test_a_bad_task_is_refused_in_a_new_group(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in ONE_TASK:
+        with subtests.test(case):
+            task, code, path = ONE_TASK[case]
+            answer = await post(crew, CREATE, {"name": "g", "tasks": [T, task]})
+            extensions = check(answer["errors"])
+            assert extensions["code"] == code
+            assert extensions["path"] == ["input", "tasks", 1, *path]
+            assert await counts(crew) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("case", ONE_TASK)
-async def test_a_bad_task_is_refused_in_a_group_that_is_there(crew: Crew, case: str) -> None:
-    task, code, path = ONE_TASK[case]
+async def test_a_bad_task_is_refused_in_a_group_that_is_there(crew: Crew, subtests: pytest.Subtests) -> None:
     group = (await crew.create())["taskGroup"]["id"]
-    answer = await post(crew, CREATE_TASKS, {"groupId": group, "tasks": [task, T]})
-    extensions = check(answer["errors"])
-    assert extensions["code"] == code
-    assert extensions["path"] == ["input", "tasks", 0, *path]
-    assert await counts(crew) == (0, 1, 0)
+    for case in ONE_TASK:
+        with subtests.test(case):
+            task, code, path = ONE_TASK[case]
+            answer = await post(crew, CREATE_TASKS, {"groupId": group, "tasks": [task, T]})
+            extensions = check(answer["errors"])
+            assert extensions["code"] == code
+            assert extensions["path"] == ["input", "tasks", 0, *path]
+            assert await counts(crew) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("case", ONE_TASK)
-async def test_a_bad_task_is_refused_alike_through_the_executor(crew: Crew, case: str) -> None:
+async def test_a_bad_task_is_refused_alike_through_the_executor(crew: Crew, subtests: pytest.Subtests) -> None:
     """A directive sends the document the long way round; the refusal is the same."""
-    task, code, path = ONE_TASK[case]
-    slow = CREATE.replace("{ id name state }", "{ id name state @include(if: true) }")
-    answer = await post(crew, slow, {"name": "g", "tasks": [T, task]})
-    extensions = check(answer["errors"])
-    assert (extensions["code"], extensions["path"]) == (code, ["input", "tasks", 1, *path])
-    assert await counts(crew) == (0, 0, 0)
+    for case in ONE_TASK:
+        with subtests.test(case):
+            task, code, path = ONE_TASK[case]
+            slow = CREATE.replace("{ id name state }", "{ id name state @include(if: true) }")
+            answer = await post(crew, slow, {"name": "g", "tasks": [T, task]})
+            extensions = check(answer["errors"])
+            assert (extensions["code"], extensions["path"]) == (code, ["input", "tasks", 1, *path])
+            assert await counts(crew) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("case", ONE_TASK)
-async def test_a_bad_continuation_is_refused_and_the_lease_stands(crew: Crew, case: str) -> None:
-    task, _, path = ONE_TASK[case]
-    await crew.create({"name": "p"})
-    (lease,) = await crew.claim()
-    given = {"results": [{"lease": lease["id"], "output": 1, "children": [T, task]}]}
-    query = "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) { completed errors { code message path } } }"
-    answer = await post(crew, query, given)
-    if "errors" in answer:  # the request itself does not fit the schema
-        assert check(answer["errors"])["path"] == ["input", "results", 0, "children", 1, *path]
-    else:
-        assert answer["data"]["completeTasks"]["completed"] == 0
-        (error,) = answer["data"]["completeTasks"]["errors"]
-        assert error["code"] == "INVALID_CHILDREN"
-        assert error["path"] == [str(p) for p in ("children", 1, *path)]
-        assert error["message"]
-        assert not LEAK.search(error["message"])
-    assert await counts(crew) == (1, 1, 1)
-    assert (await crew.complete(lease))["completed"] == 1
+async def test_a_bad_continuation_is_refused_and_the_lease_stands(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in ONE_TASK:
+        with subtests.test(case):
+            task, _, path = ONE_TASK[case]
+            await crew.create({"name": "p"})
+            (lease,) = await crew.claim()
+            before = await counts(crew)
+            given = {"results": [{"lease": lease["id"], "output": 1, "children": [T, task]}]}
+            query = (
+                "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) "
+                "{ completed errors { code message path } } }"
+            )
+            answer = await post(crew, query, given)
+            if "errors" in answer:  # the request itself does not fit the schema
+                assert check(answer["errors"])["path"] == ["input", "results", 0, "children", 1, *path]
+            else:
+                assert answer["data"]["completeTasks"]["completed"] == 0
+                (error,) = answer["data"]["completeTasks"]["errors"]
+                assert error["code"] == "INVALID_CHILDREN"
+                assert error["path"] == [str(p) for p in ("children", 1, *path)]
+                assert error["message"]
+                assert not LEAK.search(error["message"])
+            assert await counts(crew) == before
+            assert (await crew.complete(lease))["completed"] == 1
 
 
-@pytest.mark.parametrize("case", REQUEST_ITSELF)
-async def test_a_task_that_does_not_fit_the_schema_is_refused(crew: Crew, case: str) -> None:
-    task, path = REQUEST_ITSELF[case]
-    answer = await post(crew, CREATE, {"name": "g", "tasks": [T, task]})
-    extensions = check(answer["errors"])
-    assert extensions["code"] == "BAD_INPUT"
-    assert extensions["path"][: 3 + len(path)] == ["input", "tasks", 1, *path]
-    assert await counts(crew) == (0, 0, 0)
+async def test_a_task_that_does_not_fit_the_schema_is_refused(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in REQUEST_ITSELF:
+        with subtests.test(case):
+            task, path = REQUEST_ITSELF[case]
+            answer = await post(crew, CREATE, {"name": "g", "tasks": [T, task]})
+            extensions = check(answer["errors"])
+            assert extensions["code"] == "BAD_INPUT"
+            assert extensions["path"][: 3 + len(path)] == ["input", "tasks", 1, *path]
+            assert await counts(crew) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("case", REQUEST_ITSELF)
 async def test_a_continuation_that_does_not_fit_the_schema_is_refused_and_the_lease_stands(
-    crew: Crew, case: str
+    crew: Crew, subtests: pytest.Subtests
 ) -> None:
-    task, path = REQUEST_ITSELF[case]
-    await crew.create({"name": "p"})
-    (lease,) = await crew.claim()
-    query = "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) { completed } }"
-    answer = await post(crew, query, {"results": [{"lease": lease["id"], "children": [T, task]}]})
-    extensions = check(answer["errors"])
-    assert extensions["path"][: 5 + len(path)] == ["input", "results", 0, "children", 1, *path]
-    assert await counts(crew) == (1, 1, 1)
-    assert (await crew.complete(lease))["completed"] == 1
+    for case in REQUEST_ITSELF:
+        with subtests.test(case):
+            task, path = REQUEST_ITSELF[case]
+            await crew.create({"name": "p"})
+            (lease,) = await crew.claim()
+            before = await counts(crew)
+            query = "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) { completed } }"
+            answer = await post(crew, query, {"results": [{"lease": lease["id"], "children": [T, task]}]})
+            extensions = check(answer["errors"])
+            assert extensions["path"][: 5 + len(path)] == ["input", "results", 0, "children", 1, *path]
+            assert await counts(crew) == before
+            assert (await crew.complete(lease))["completed"] == 1
 
 
 @pytest.mark.parametrize("key", ["a\ud800", "\udfff"])
@@ -293,13 +304,14 @@ GRAPHS: dict[str, tuple[list[dict[str, Any]], list[str | int]]] = {
 }
 
 
-@pytest.mark.parametrize("case", GRAPHS)
-async def test_a_bad_graph_is_refused(crew: Crew, case: str) -> None:
-    tasks, path = GRAPHS[case]
-    with pytest.raises(Refused) as refused:
-        await crew.create(*tasks)
-    assert check(refused.value.errors) == {"code": "BAD_INPUT", "path": ["input", "tasks", *path]}
-    assert await counts(crew) == (0, 0, 0)
+async def test_a_bad_graph_is_refused(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in GRAPHS:
+        with subtests.test(case):
+            tasks, path = GRAPHS[case]
+            with pytest.raises(Refused) as refused:
+                await crew.create(*tasks)
+            assert check(refused.value.errors) == {"code": "BAD_INPUT", "path": ["input", "tasks", *path]}
+            assert await counts(crew) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("length", [2, 3, 50])
@@ -385,12 +397,13 @@ GROUP_FIELDS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", GROUP_FIELDS)
-async def test_a_bad_group_is_refused(crew: Crew, case: str) -> None:
-    fields, code, path = GROUP_FIELDS[case]
-    answer = await post(crew, CREATE, {"name": "g", "tasks": [T], **fields})
-    assert check(answer["errors"]) == {"code": code, "path": ["input", *path]}
-    assert await counts(crew) == (0, 0, 0)
+async def test_a_bad_group_is_refused(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in GROUP_FIELDS:
+        with subtests.test(case):
+            fields, code, path = GROUP_FIELDS[case]
+            answer = await post(crew, CREATE, {"name": "g", "tasks": [T], **fields})
+            assert check(answer["errors"]) == {"code": code, "path": ["input", *path]}
+            assert await counts(crew) == (0, 0, 0)
 
 
 # -- workers ------------------------------------------------------------------------------------------------------------
@@ -419,26 +432,27 @@ CLAIMS: dict[str, tuple[dict[str, Any], list[str | int]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CLAIMS)
-async def test_a_bad_claim_is_refused_and_claims_nothing(crew: Crew, case: str) -> None:
-    given, path = CLAIMS[case]
+async def test_a_bad_claim_is_refused_and_claims_nothing(crew: Crew, subtests: pytest.Subtests) -> None:
     await crew.create(T)
-    answer = await post(crew, CLAIM, given)
-    assert check(answer["errors"]) == {"code": "BAD_INPUT", "path": ["input", *path]}
-    assert await counts(crew) == (1, 1, 0)
+    for case in CLAIMS:
+        with subtests.test(case):
+            given, path = CLAIMS[case]
+            answer = await post(crew, CLAIM, given)
+            assert check(answer["errors"]) == {"code": "BAD_INPUT", "path": ["input", *path]}
+            assert await counts(crew) == (1, 1, 0)
 
 
 GARBAGE = ["", "x", "a" * 32, ID, "\0", "🌍", "a" * 100_000, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "=" * 32, "é" * 32, 5]
 
 
-@pytest.mark.parametrize("lease", GARBAGE, ids=lambda x: repr(x)[:20])
-@pytest.mark.parametrize("call", ["complete", "fail", "extend", "release"])
-async def test_a_lease_that_was_never_given_is_unknown(crew: Crew, call: str, lease: Any) -> None:
-    answer = await getattr(crew, call)({"id": lease})
-    (error,) = answer["errors"]
-    assert (error["index"], error["lease"], error["code"]) == (0, str(lease), "UNKNOWN")
-    assert error["message"]
-    assert not LEAK.search(error["message"])
+async def test_a_lease_that_was_never_given_is_unknown(crew: Crew, subtests: pytest.Subtests) -> None:
+    for lease in GARBAGE:
+        for call in (crew.complete, crew.fail, crew.extend, crew.release):
+            with subtests.test(f"{call.__name__} {lease!r:.20}"):
+                (error,) = (await call({"id": lease}))["errors"]
+                assert (error["index"], error["lease"], error["code"]) == (0, str(lease), "UNKNOWN")
+                assert error["message"]
+                assert not LEAK.search(error["message"])
 
 
 @pytest.mark.parametrize("call", ["complete", "fail", "extend", "release"])
@@ -489,20 +503,21 @@ FAILURES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", FAILURES)
-async def test_a_bad_failure_is_refused_alone_and_its_lease_stands(crew: Crew, case: str) -> None:
-    fields, path = FAILURES[case]
-    await crew.create(T, T)
-    first, second = await crew.claim(2)
-    bad = {"lease": first["id"], "error": "no", **fields}
-    answer = await post(crew, FAIL, {"failures": [bad, {"lease": second["id"], "error": "no"}]})
-    payload = answer["data"]["failTasks"]
-    assert payload["failed"] == 1
-    (error,) = payload["errors"]
-    assert (error["index"], error["lease"], error["code"]) == (0, first["id"], "BAD_INPUT")
-    assert error["path"] == path
-    assert error["message"]
-    assert (await crew.complete(first))["completed"] == 1
+async def test_a_bad_failure_is_refused_alone_and_its_lease_stands(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in FAILURES:
+        with subtests.test(case):
+            fields, path = FAILURES[case]
+            await crew.create(T, T)
+            first, second = await crew.claim(2)
+            bad = {"lease": first["id"], "error": "no", **fields}
+            answer = await post(crew, FAIL, {"failures": [bad, {"lease": second["id"], "error": "no"}]})
+            payload = answer["data"]["failTasks"]
+            assert payload["failed"] == 1
+            (error,) = payload["errors"]
+            assert (error["index"], error["lease"], error["code"]) == (0, first["id"], "BAD_INPUT")
+            assert error["path"] == path
+            assert error["message"]
+            assert (await crew.complete(first))["completed"] == 1
 
 
 COMPLETIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -515,22 +530,23 @@ COMPLETIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", COMPLETIONS)
-async def test_a_bad_completion_is_refused_alone_and_its_lease_stands(crew: Crew, case: str) -> None:
-    fields, path = COMPLETIONS[case]
-    await crew.create(T, T)
-    first, second = await crew.claim(2)
-    query = (
-        "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) "
-        "{ completed errors { index lease code message path } } }"
-    )
-    answer = await post(crew, query, {"results": [{"lease": first["id"], **fields}, {"lease": second["id"]}]})
-    payload = answer["data"]["completeTasks"]
-    assert payload["completed"] == 1
-    (error,) = payload["errors"]
-    assert (error["index"], error["lease"], error["code"]) == (0, first["id"], "BAD_INPUT")
-    assert error["path"] == path
-    assert (await crew.complete(first))["completed"] == 1
+async def test_a_bad_completion_is_refused_alone_and_its_lease_stands(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in COMPLETIONS:
+        with subtests.test(case):
+            fields, path = COMPLETIONS[case]
+            await crew.create(T, T)
+            first, second = await crew.claim(2)
+            query = (
+                "mutation($input: CompleteTasksInput!) { completeTasks(input: $input) "
+                "{ completed errors { index lease code message path } } }"
+            )
+            answer = await post(crew, query, {"results": [{"lease": first["id"], **fields}, {"lease": second["id"]}]})
+            payload = answer["data"]["completeTasks"]
+            assert payload["completed"] == 1
+            (error,) = payload["errors"]
+            assert (error["index"], error["lease"], error["code"]) == (0, first["id"], "BAD_INPUT")
+            assert error["path"] == path
+            assert (await crew.complete(first))["completed"] == 1
 
 
 EXTENDS: dict[str, tuple[dict[str, Any], list[str | int]]] = {
@@ -543,20 +559,21 @@ EXTENDS: dict[str, tuple[dict[str, Any], list[str | int]]] = {
 }
 
 
-@pytest.mark.parametrize("case", EXTENDS)
-async def test_a_bad_extend_is_refused(crew: Crew, case: str) -> None:
-    fields, path = EXTENDS[case]
-    await crew.create(T)
-    (lease,) = await crew.claim()
-    given: dict[str, Any] = {"leases": [lease["id"]]}
-    if "leaseSeconds" in fields:
-        given |= fields
-    else:
-        given["progress"] = [{"lease": lease["id"], **fields}]
-    answer = await post(crew, EXTEND, given)
-    assert check(answer["errors"]) == {"code": "BAD_INPUT", "path": ["input", *path]}
-    task = await crew.task(lease["task"]["id"], "leaseExpiresAt progress progressMessage")
-    assert task == {"leaseExpiresAt": lease["expiresAt"], "progress": None, "progressMessage": None}
+async def test_a_bad_extend_is_refused(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in EXTENDS:
+        with subtests.test(case):
+            fields, path = EXTENDS[case]
+            await crew.create(T)
+            (lease,) = await crew.claim()
+            given: dict[str, Any] = {"leases": [lease["id"]]}
+            if "leaseSeconds" in fields:
+                given |= fields
+            else:
+                given["progress"] = [{"lease": lease["id"], **fields}]
+            answer = await post(crew, EXTEND, given)
+            assert check(answer["errors"]) == {"code": "BAD_INPUT", "path": ["input", *path]}
+            task = await crew.task(lease["task"]["id"], "leaseExpiresAt progress progressMessage")
+            assert task == {"leaseExpiresAt": lease["expiresAt"], "progress": None, "progressMessage": None}
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------------
@@ -635,14 +652,17 @@ ARGUMENTS: dict[str, tuple[str, str, list[str | int]]] = {
 }
 
 
-@pytest.mark.parametrize("case", ARGUMENTS)
-async def test_a_bad_argument_is_refused(crew: Crew, case: str) -> None:
-    query, code, path = ARGUMENTS[case]
-    with pytest.raises(Refused) as refused:
-        await crew.ask(query)
-    assert check(refused.value.errors) == {"code": code, "path": path}
-    rows = await crew.sql("select (select count(*) from workgroup)::int + (select count(*) from hold)::int as n")
-    assert rows[0]["n"] == 0
+async def test_a_bad_argument_is_refused(crew: Crew, subtests: pytest.Subtests) -> None:
+    for case in ARGUMENTS:
+        with subtests.test(case):
+            query, code, path = ARGUMENTS[case]
+            with pytest.raises(Refused) as refused:
+                await crew.ask(query)
+            assert check(refused.value.errors) == {"code": code, "path": path}
+            rows = await crew.sql(
+                "select (select count(*) from workgroup)::int + (select count(*) from hold)::int as n"
+            )
+            assert rows[0]["n"] == 0
 
 
 @pytest.mark.parametrize(

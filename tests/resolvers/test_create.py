@@ -1,5 +1,7 @@
 """Creating: whole graphs, in any order, safely repeated, all or nothing."""
 
+# ruff: noqa: UP031 (documents are full of braces)
+
 from __future__ import annotations
 
 import itertools

@@ -50,11 +50,15 @@ def test_the_demo_ends_well_and_leaves_nothing_behind():
     assert "Traceback" not in done.stderr
     for campaign in ("campaign-a", "campaign-b"):
         last: dict[str, str] = {}
-        for name, state in re.findall(rf"s {campaign} (\S+) \S+ → ([A-Z]+) \(attempt", done.stdout):
+        for name, state in re.findall(rf"s {campaign} (\S.*) \S+ → ([A-Z]+) \(attempt", done.stdout):
             last[name] = state
         assert len(last) == 12, last
         assert set(last.values()) == {"SUCCEEDED"}, last
-        assert re.search(rf"\b{campaign}\s+12\s+\d+\s+\d+\s+\d+\s+\d+\.\d", done.stdout.replace("│", " ")), done.stdout[-2000:]
+        summed = re.search(
+            rf"{campaign} \(token-[ab]\)\s+12\s+(\d+)\s+(\d+)\s+\d+\s+[\d.]+", done.stdout.replace("│", " ")
+        )
+        assert summed, done.stdout[-2000:]
+        assert int(summed[1]) - int(summed[2]) == 12, "attempts are successes and errors"
     for word in ("attempts", "errors", "suspensions"):
         assert word in done.stdout.lower()
     assert "\x1b[" not in done.stdout

@@ -30,7 +30,7 @@ def selection(random_: random.Random, kind: GraphQLObjectType, depth: int) -> st
             parts.append(alias + name)
         elif isinstance(of, GraphQLObjectType) and depth:
             parts.append(f"{alias}{name} {selection(random_, of, depth - 1)}")
-    parts.append(random_.choice(["__typename", f"... on {kind.name} {{ __typename }}", f"... {{ t: __typename }}"]))
+    parts.append(random_.choice(["__typename", f"... on {kind.name} {{ __typename }}", "... { t: __typename }"]))
     return "{ " + " ".join(parts) + " }"
 
 
@@ -91,7 +91,7 @@ async def test_answers_are_equal(crew: Crew, executor_only: Any, seed: int) -> N
     compiled, executed = await both("createTaskGroup", "CreateTaskGroupPayload", creation, "CreateTaskGroupInput")
     assert compiled == executed
     claim = {"workerId": "w1", "channels": ["c"], "limit": 5, "claimId": str(uuid.uuid4())}
-    (lease,) = await crew.claim(**{"limit": 5, "workerId": "w1", "claimId": claim["claimId"]})
+    (lease,) = await crew.claim(limit=5, workerId="w1", claimId=claim["claimId"])
     compiled, executed = await both("claimTasks", "ClaimTasksPayload", claim, "ClaimTasksInput")
     assert compiled == executed
     bad = {"results": [{"lease": lease["id"], "output": 0}, {"lease": "nonsense"}, {"lease": lease["id"]}]}

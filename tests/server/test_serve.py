@@ -13,6 +13,7 @@ import pytest
 
 from db.embedded import EmbeddedPostgres
 from tests.support.crew import CLAIM, COMPLETE, CREATE
+from tests.support.postgres import on_database
 from tests.support.process import ServerProcess, alive, server_process, wait_for
 
 TASK = "query($id: ID!) { task(id: $id) { state attempt } }"
@@ -92,6 +93,30 @@ def test_a_killed_postgres_is_started_again(running: ServerProcess):
     assert running.process.poll() is None
 
 
+def test_a_postgres_that_cannot_be_started_is_tried_until_it_can(running: ServerProcess):
+    lease = create_and_claim(running)
+    control = running.data_dir / "data" / "global" / "pg_control"
+    good = control.read_bytes()
+    killed = running.postmaster
+    control.write_bytes(b"x" * len(good))
+    try:
+        running.kill_postgres()
+        wait_for(lambda: running.logged().count("cannot be started; trying again") >= 2, "it says so, and tries again")
+        assert httpx.get(f"{running.url}/healthz", timeout=10).status_code == 200
+    finally:
+        control.write_bytes(good)
+    assert running.ask(TASK, id=lease["task"]["id"])["task"]["state"] == "RUNNING"
+    assert running.postmaster != killed
+
+
+def test_it_ends_well_while_its_postgres_cannot_be_started(running: ServerProcess):
+    control = running.data_dir / "data" / "global" / "pg_control"
+    control.write_bytes(b"x" * len(control.read_bytes()))
+    running.kill_postgres()
+    wait_for(lambda: "cannot be started; trying again" in running.logged(), "it says so")
+    assert running.terminate(30) == 0
+
+
 def test_it_answers_healthz_and_sends_browsers_from_the_root_to_graphql(running: ServerProcess):
     answer = httpx.get(f"{running.url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -122,8 +147,8 @@ async def test_with_database_url_no_postgres_is_started(dsn: str):
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://crew@127.0.0.1:1/crew", "postgresql://crew@/crew?host=/nowhere"],
-    ids=["refused", "no socket"],
+    ["postgresql://crew@127.0.0.1:1/crew", "postgresql://crew@/crew?host=/nowhere", "mysql://crew@127.0.0.1/crew"],
+    ids=["refused", "no socket", "not PostgreSQL"],
 )
 def test_a_database_that_is_not_there_is_named_as_such(url: str):
     with server_process(DATABASE_URL=url) as server:
@@ -135,12 +160,11 @@ def test_a_database_that_is_not_there_is_named_as_such(url: str):
 
 
 async def test_a_database_that_does_not_exist_on_its_server_is_named(server: str):
-    from tests.support.postgres import on_database
-
     with server_process(DATABASE_URL=on_database(server, "no_such_database")) as process:
         process.spawn()
         assert process.process.wait(60) == 1
         assert "Traceback" not in process.logged()
+        assert "cannot serve on" not in process.logged()
         assert "no_such_database" in process.logged()
 
 

@@ -39,7 +39,8 @@ def postgres() -> Iterator[str]:
 
     home = Path(tempfile.mkdtemp(prefix="crew-pg-"))
     home.chmod(0o755)
-    server = EmbeddedPostgres(home)
+    # Tests that crash things start a server of their own (support/process.py), which is durable.
+    server = EmbeddedPostgres(home, options={"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB"})
     try:
         yield server.start()
     finally:

@@ -17,9 +17,13 @@ _SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")
 
 def table() -> str:
     """Every setting as a row of Markdown, in the order of the class."""
-    rows = [(variable(name, field), default(field), allowed(field), field.description or "") for name, field in fields()]
+    rows = [
+        (variable(name, field), default(field), allowed(field), field.description or "") for name, field in fields()
+    ]
     lines = ["| Variable | Default | Allowed | |", "| --- | --- | --- | --- |"]
-    lines += [f"| `{name}` | {f'`{value}`' if value else ''} | {limits} | {what} |" for name, value, limits, what in rows]
+    lines += [
+        f"| `{name}` | {f'`{value}`' if value else ''} | {limits} | {what} |" for name, value, limits, what in rows
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import pytest
 
 from tests.support.crew import CREATE, Crew
 from tests.support.process import ServerProcess, server_process
@@ -164,17 +164,21 @@ select count(*) from (
 
 
 async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_killed():
-    started = time.monotonic()
     total = GROUPS * TASKS
     with server_process() as server:
         await asyncio.to_thread(server.start)
         async with httpx.AsyncClient(timeout=15) as http:
             workers = Field(server.url, http, random.Random(20), total)
             links = await create_all(workers)
-            async with asyncio.timeout(50), asyncio.TaskGroup() as running:
-                weather = running.create_task(bad_weather(server, workers))
-                for n in range(WORKERS):
-                    running.create_task(workers.work(f"worker-{n}"))
+            try:
+                async with asyncio.timeout(60), asyncio.TaskGroup() as running:
+                    weather = running.create_task(bad_weather(server, workers))
+                    for n in range(WORKERS):
+                        running.create_task(workers.work(f"worker-{n}"))
+            except TimeoutError:
+                pytest.fail(
+                    f"{len(workers.completed)} of {total} completed; the server's log ends:\n{server.logged()[-3000:]}"
+                )
         began = weather.result()
         assert all(count < total for count in began), began
         assert workers.repeats > 0
@@ -199,7 +203,6 @@ async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_kille
         finally:
             await db.close()
         assert server.terminate() == 0
-    assert time.monotonic() - started < 60
 
 
 async def test_a_repeated_claim_leaves_the_other_ready_tasks_alone(crew: Crew):

@@ -105,7 +105,7 @@ async def test_the_second_of_two_last_parents_frees_the_child_when_the_first_is_
 
 async def test_five_parents_that_complete_at_once_free_the_child_once(stage: Stage, dsn: str) -> None:
     parents = [f"p{n}" for n in range(5)]
-    no = await stage.graph({**{p: () for p in parents}, "child": parents})
+    no = await stage.graph({**dict.fromkeys(parents, ()), "child": parents})
     lease = {r.no: r for _ in parents for r in await stage.claim(1)}
     async with connected(dsn, 5) as many:
         async with stage.a.transaction():
@@ -243,7 +243,7 @@ async def test_a_sweep_passes_by_a_lease_that_is_being_extended(stage: Stage) ->
 
 async def test_two_sweeps_at_once_expire_each_lease_once(stage: Stage) -> None:
     names = [f"t{n}" for n in range(40)]
-    await stage.graph({n: () for n in names})
+    await stage.graph(dict.fromkeys(names, ()))
     for _ in names:
         await stage.claim(1)
     await stage.eye.execute("update lease set until = now() - interval '1 s'")
@@ -437,7 +437,7 @@ async def test_a_storm_of_crossing_completions_meets_no_deadlock(stage: Stage, d
     rounds, width = 200, 4
     names = [f"{r}.{n}.{w}" for r in range(rounds) for n in range(6) for w in range(width)]
     children = {f"{r}.child{n}": [f"{r}.{n}.{w}" for w in range(width)] for r in range(rounds) for n in range(6)}
-    no = await stage.graph({**{n: () for n in names}, **children})
+    no = await stage.graph({**dict.fromkeys(names, ()), **children})
     lease = {}
     for _ in range(rounds):
         lease |= {r.no: r for r in await claim_tasks(stage.c, NS, [START], [request(4) for _ in range(6)])}
@@ -622,6 +622,17 @@ async def test_two_copies_of_a_claim_that_come_at_once_with_a_new_worker_get_the
     assert len(first) == 1
     assert [lease["id"] for lease in first] == [lease["id"] for lease in second]
     assert len(await crew.sql("select from ready")) == 1
+
+
+async def test_a_copy_of_a_claim_is_answered_when_its_wait_is_over_though_the_first_asker_has_gone(crew: Crew) -> None:
+    claim_id = str(new_id())
+    await crew.claim(1)
+    client = Client(crew, claimId=claim_id, waitSeconds=1)
+    await until(lambda: waiting_with(crew, askers=1), "the first copy waits")
+    copy = asyncio.create_task(crew.claim(1, claimId=claim_id, waitSeconds=1))
+    await until(lambda: waiting_with(crew, askers=2), "both copies wait as one")
+    await client.hang_up()
+    assert await asyncio.wait_for(copy, 5) == []
 
 
 async def waiting_with(crew: Crew, *, askers: int) -> bool:
