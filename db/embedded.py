@@ -157,6 +157,9 @@ class EmbeddedPostgres:
 
     def _launch(self) -> None:
         self._socket_dir.mkdir(parents=True, exist_ok=True)
+        owners = {os.geteuid(), self._user.pw_uid if self._user else os.geteuid()}
+        if self._socket_dir.is_symlink() or self._socket_dir.stat().st_uid not in owners:
+            raise EmbeddedPostgresError(f"{self._socket_dir} is somebody else's: remove it")
         self._give(self._socket_dir)
         command = [str(self._bin / "postgres"), "-D", str(self.data), "-k", str(self._socket_dir)]
         for name, value in self._options.items():
@@ -225,7 +228,7 @@ class EmbeddedPostgres:
 
     def _give(self, directory: Path) -> None:
         if self._user is not None:
-            os.chown(directory, self._user.pw_uid, self._user.pw_gid)
+            os.chown(directory, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
 
     def _take_lock(self) -> bool:
         handle = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -32,7 +32,10 @@ async def migrate(dsn: str) -> list[str]:
     Raises NewerSchema when the database has migrations that this code does not know, and RuntimeError for a PostgreSQL
     older than 15. Safe to run from many servers at once.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600)
+    try:
+        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise RuntimeError(f"cannot connect to the database: {error or type(error).__name__}") from error
     try:
         version = int(await connection.fetchval("show server_version_num"))
         if version < MINIMUM_POSTGRES:

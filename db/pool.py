@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -27,6 +28,11 @@ SESSION = {
     "jit": "off",
 }
 
+REPLAN = "discard plans"
+REPLAN_SECONDS = 1.0
+"""A connection's plans are made anew after so long. PostgreSQL keeps them until the next ANALYZE: those made while the tables
+were empty read whole tables when a burst comes (seconds instead of milliseconds, tests/db/test_plans.py)."""
+
 
 async def _keep(_: Any) -> None:
     """No reset between uses (about 0.1 ms each): the pool owns its connections and keeps no session state."""
@@ -40,6 +46,7 @@ class Pool:
         self.size = size
         self.patience = patience
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._planned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     async def open(self) -> None:
         self._pool = await asyncpg.create_pool(
@@ -88,10 +95,17 @@ class Pool:
         if self._pool is None:
             raise DatabaseUnavailable("the server is stopping")
         async with self._pool.acquire(timeout=10) as connection:
+            await self._replan(connection)
             if not transaction:
                 return await work(connection)
             async with connection.transaction():
                 return await work(connection)
+
+    async def _replan(self, connection: Any) -> None:
+        now, raw = time.monotonic(), connection._con
+        if now - self._planned.get(raw, -REPLAN_SECONDS) >= REPLAN_SECONDS:
+            self._planned[raw] = now
+            await connection.execute(REPLAN)
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of one statement."""

@@ -36,9 +36,7 @@ def serve(
     configure(settings)
     try:
         run(settings)
-    except OSError as error:
-        _fail(f"cannot serve on {settings.host}:{settings.port}: {error}")
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         _fail(str(error))
 
 

@@ -63,8 +63,7 @@ def database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT: stop accepting, finish requests, leave leases as they are."""
-    with database(settings) as (dsn, embedded):
-        listener = listen(settings)
+    with contextlib.closing(listen(settings)) as listener, database(settings) as (dsn, embedded):
         asyncio.run(_serve(settings, dsn, embedded, listener))
 
 
@@ -73,7 +72,11 @@ def listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise RuntimeError(f"cannot serve on {settings.host}:{settings.port}: {error}") from error
     return listener
 
 

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What a server can be told. Seconds and bytes where no unit is named."""
 
-    model_config = SettingsConfigDict(env_prefix="CREW_", populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="CREW_", populate_by_name=True, allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

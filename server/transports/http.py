@@ -91,7 +91,7 @@ class GraphQLOverHTTP:
             status = 400 if bad and media_type == RESPONSE else 200
             await _send(send, status, media_type, body)
         except Refusal as refusal:
-            body = orjson.dumps({"errors": [{"message": str(refusal), "extensions": {"code": refusal.code}}]})
+            body = _written({"errors": [{"message": str(refusal), "extensions": {"code": refusal.code}}]})
             await _send(send, refusal.status, media_type, body, refusal.headers)
 
     async def _params(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Params:
@@ -150,8 +150,8 @@ class GraphQLOverHTTP:
         if data is None and errors and all(e.path is None for e in errors):
             return _refused(errors, "BAD_INPUT"), True
         if errors:
-            return orjson.dumps({"errors": [formatted(e) for e in errors], "data": data}), False
-        return orjson.dumps({"data": data}), False
+            return _written({"errors": [formatted(e) for e in errors], "data": data}), False
+        return _written({"data": data}), False
 
 
 def _compiled_inputs(document: Document, params: Params) -> tuple[Compiled, dict[str, Any]] | None:
@@ -184,6 +184,7 @@ async def _unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None
         return None
     finally:
         gone.cancel()
+        running.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -192,7 +193,25 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _refused(errors: list[GraphQLError], code: str) -> bytes:
-    return orjson.dumps({"errors": [refused_request(e, code) for e in errors]})
+    return _written({"errors": [refused_request(e, code) for e in errors]})
+
+
+def _written(answer: dict[str, Any]) -> bytes:
+    """As JSON. An answer may quote what was sent, lone surrogates too: those are written as U+FFFD."""
+    try:
+        return orjson.dumps(answer)
+    except TypeError:
+        return orjson.dumps(_whole(answer))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_whole(k): _whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return value
 
 
 def _refuse_other_namespace(headers: dict[bytes, bytes]) -> None:
@@ -207,7 +226,9 @@ def _media_type(accept: str) -> str:
     if not accept:
         return JSON
     for part in accept.split(","):
-        kind = part.partition(";")[0].strip().lower()
+        kind, _, weight = part.replace(" ", "").lower().partition(";")
+        if weight.startswith("q=0") and not weight.strip("q=0."):
+            continue
         if kind == RESPONSE:
             return RESPONSE
         if kind in (JSON, "application/*", "*/*"):

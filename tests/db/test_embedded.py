@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,7 @@ async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
             assert await ask(server.start(), "select 1") == 1
         finally:
             server.stop()
+            shutil.rmtree(server._socket_dir)
 
 
 async def test_a_home_with_a_blank_and_a_percent_sign_works(made: Path):

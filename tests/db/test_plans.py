@@ -20,7 +20,7 @@ import pytest
 
 from db.create import Batch, NewGroupRow, NewLink, create_tasks
 from db.lease import ClaimedRow, claim_tasks, complete_tasks, extend_leases, fail_tasks
-from db.pool import SESSION
+from db.pool import REPLAN, SESSION
 from db.statements import statement
 from resolvers.draft import new_id
 from tests.support.postgres import clone, drop
@@ -295,6 +295,7 @@ async def measure_after_lull(dsn: str, burst: int) -> dict[str, Measured | None]
         asked = await make_working_set(c)
         await fill(c, FILL, burst, 1)
         await fill(c, BACKLOG, burst, 1)
+        await c.execute(REPLAN)  # As the pool does once a second.
         for name, (_, args) in asked.items():
             values = [await literal(c, t, v) for t, v in zip(types[name], args, strict=True)]
             try:
