@@ -65,7 +65,7 @@ def make_template(server: str) -> None:
 async def clone(server: str) -> str:
     """A fresh database with the schema; its DSN."""
     name = f"crew_test_{os.getpid()}_{next(_numbers)}"
-    await _execute(server, f'create database "{name}" template "{TEMPLATE}"')
+    await _execute(server, f'create database "{name}" template "{TEMPLATE}" strategy file_copy')
     return on_database(server, name)
 
 
