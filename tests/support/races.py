@@ -76,6 +76,8 @@ async def connected(dsn: str, n: int) -> AsyncIterator[list[Connection]]:
     try:
         for _ in range(n):
             opened.append(await asyncpg.connect(dsn, server_settings={**SESSION, "application_name": "race"}))
+        # The template's heartbeat is as old as the test session: nothing would expire.
+        await opened[0].execute("update namespace set alive_at = now()")
         yield opened
     finally:
         for connection in opened:
