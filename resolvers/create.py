@@ -69,7 +69,7 @@ class Creator:
     gather: Gather[list[Call], list[Made]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gather = Gather(self._flush, weigh=lambda calls: sum(1 + len(c.drafts) for c in calls))
+        self.gather = Gather(self._flush, weigh=lambda calls: sum(1 + len(c.drafts) for c in calls), width=2)
 
     async def groups(self, groups: Sequence[Any], path: Path, *, many: bool) -> list[Made]:
         """createTaskGroup(s): each with its tasks; all of them or none."""

@@ -14,6 +14,7 @@ class Gather(Generic[Item, Answer]):
     """`flush` gets what came in since the last flush began, and answers each item or gives its exception.
 
     `weigh` counts what an item brings; one flush takes items until their weight passes `heaviest`.
+    `width` flushes may run at once: two hide the time that a commit takes.
     """
 
     def __init__(
@@ -22,43 +23,44 @@ class Gather(Generic[Item, Answer]):
         *,
         weigh: Callable[[Item], int] = lambda _: 1,
         heaviest: int = 5000,
+        width: int = 1,
     ) -> None:
         self._flush = flush
         self._weigh = weigh
         self._heaviest = heaviest
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._width = width
+        self._running: set[asyncio.Task[None]] = set()
 
     async def add(self, item: Item) -> Answer:
         """The answer for `item`. A caller that is cancelled does not undo it: once taken, it is done."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        if len(self._running) < self._width:
+            running = asyncio.create_task(self._run())
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
         return await future
 
     async def idle(self) -> None:
         """Wait until nothing is in hand (for a server that stops)."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
+        while self._running:
+            await asyncio.wait(self._running)
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._take()
-                try:
-                    answers = await self._flush([item for item, _ in batch])
-                except Exception as error:
-                    answers = [error] * len(batch)
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(answer, BaseException):
-                        future.set_exception(answer)
-                    else:
-                        future.set_result(answer)
-        finally:
-            self._running = None
+        while self._waiting:
+            batch = self._take()
+            try:
+                answers = await self._flush([item for item, _ in batch])
+            except Exception as error:
+                answers = [error] * len(batch)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, BaseException):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         weight, n = 0, 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode
@@ -39,10 +40,10 @@ class Context:
     """One request's: the services, and loaders that batch its nested reads."""
 
     services: Services
-    loaders: Loaders = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.loaders = Loaders(self.services.core)
+    @cached_property
+    def loaders(self) -> Loaders:
+        return Loaders(self.services.core)
 
     @property
     def core(self) -> Core:
