@@ -37,9 +37,7 @@ class Gather(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._running) < self._width:
-            running = asyncio.create_task(self._run())
-            self._running.add(running)
-            running.add_done_callback(self._running.discard)
+            self._running.add(asyncio.create_task(self._run()))
         return await future
 
     async def idle(self) -> None:
@@ -48,19 +46,23 @@ class Gather(Generic[Item, Answer]):
             await asyncio.wait(self._running)
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch = self._take()
-            try:
-                answers = await self._flush([item for item, _ in batch])
-            except Exception as error:
-                answers = [error] * len(batch)
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, BaseException):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    answers = await self._flush([item for item, _ in batch])
+                except Exception as error:
+                    answers = [error] * len(batch)
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(answer, BaseException):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+        finally:
+            # Here, and not in a callback that runs later: what comes in between would wait for ever.
+            self._running.discard(asyncio.current_task())
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         weight, n = 0, 0

@@ -192,3 +192,18 @@ async def test_bad_children_do_not_hurt_completions_that_came_with_them(crew: Cr
     assert [f["completed"] for f in found] == [1, 1, 1, 0, 1, 1]
     assert found[3]["errors"][0]["code"] == "INVALID_CHILDREN"
     assert len(await crew.claim(9, ("d",))) == 5
+
+
+async def test_an_item_that_comes_as_the_last_flush_ends_is_flushed() -> None:
+    """By the caller whose answer the flush has just given: before the loop runs anything else."""
+
+    async def flush(items: list[int]) -> list[int]:
+        return items
+
+    for width in (1, 2):
+        gather: Gather[int, int] = Gather(flush, width=width)
+
+        async def twice(first: int, gather: Gather[int, int] = gather) -> int:
+            return await gather.add(await gather.add(first))
+
+        assert await asyncio.wait_for(asyncio.gather(*(twice(n) for n in range(5))), 5) == list(range(5))
