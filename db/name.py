@@ -28,15 +28,16 @@ class Names:
         return await self._resolve(set(names), self._look, looks=1)
 
     async def _resolve(self, names: set[str], sql: str, looks: int) -> dict[str, int]:
-        missing = [n for n in names if n not in self.number]
+        found = {n: self.number[n] for n in names if n in self.number}
         # Making takes two looks: a name that another transaction made meanwhile is seen by the second only.
         for _ in range(looks):
+            missing = [n for n in names if n not in found]
             if not missing:
                 break
             for row in await self._pool.fetch(sql, self._ns, missing):
+                found[row["name"]] = row["number"]
                 self._remember(row["name"], row["number"])
-            missing = [n for n in missing if n not in self.number]
-        return {n: self.number[n] for n in names if n in self.number}
+        return found
 
     def _remember(self, name: str, number: int) -> None:
         if len(self.number) >= _REMEMBER:
@@ -44,8 +45,3 @@ class Names:
             self.name.clear()
         self.number[name] = number
         self.name[number] = name
-
-    def forget(self) -> None:
-        """After an outage: the database may be another one (a restore)."""
-        self.number.clear()
-        self.name.clear()

@@ -90,9 +90,13 @@ class Creator:
         row = NewGroupRow(
             group_id,
             check.text(group.name, (*path, "name"), "name", check.NAME_CHARACTERS),
-            None if group.metadata is None else check.json_text(group.metadata, (*path, "metadata"), "metadata"),
+            None
+            if group.metadata is None
+            else check.json_text(group.metadata, (*path, "metadata"), "metadata", self.core.limits.max_input_bytes),
         )
-        tasks = drafts(group.tasks or (), (*path, "tasks"), self.core.limits.max_batch)
+        tasks = drafts(
+            group.tasks or (), (*path, "tasks"), self.core.limits.max_batch, self.core.limits.max_input_bytes
+        )
         for draft in tasks:
             if draft.outside and group.id is None:
                 parent, _, here = draft.outside[0]
@@ -102,7 +106,9 @@ class Creator:
     async def tasks(self, group_id: object, tasks: Sequence[Any], path: Path) -> Made:
         """createTasks: into a group that is there."""
         group = check.uuid(group_id, (*path, "groupId"), "groupId")
-        call = Call(group, drafts(tasks, (*path, "tasks"), self.core.limits.max_batch), path)
+        call = Call(
+            group, drafts(tasks, (*path, "tasks"), self.core.limits.max_batch, self.core.limits.max_input_bytes), path
+        )
         return (await self.gather.add([call]))[0]
 
     async def _flush(self, batch: list[list[Call]]) -> Sequence[list[Made] | BaseException]:
@@ -140,9 +146,9 @@ class Creator:
 
     async def _make_plain(self, calls: list[Call]) -> list[Made]:
         batch = Batch()
-        await self._name_numbers(calls)
+        numbers_of = await self._numbers(calls)
         for call in calls:
-            _fill(self.core, batch, call, There())
+            _fill(numbers_of, batch, call, There())
         rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
         self.tell(rows)
         numbers = iter(rows)
@@ -183,10 +189,10 @@ class Creator:
         """
         there = await self._already_there(connection, calls)
         await self._lock_parents(connection, calls, there)
-        await self._name_numbers(calls)
+        numbers_of = await self._numbers(calls)
         batch = Batch()
         for call in calls:
-            _fill(self.core, batch, call, there)
+            _fill(numbers_of, batch, call, there)
         rows = await create_tasks(connection, self.core.ns, batch) if batch.tasks or batch.groups else []
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
         return [Made(c.group_id, [(numbers[d.id], d.id) for d in c.drafts]) for c in calls], rows
@@ -228,10 +234,14 @@ class Creator:
         there.parents = {row.id: row.no for row in rows}
         there.succeeded = {row.no for row in rows if row.place == "done"}
 
-    async def _name_numbers(self, calls: list[Call]) -> None:
+    async def _numbers(self, calls: list[Call]) -> Numbers:
         """Give the names a number each, before any row is written."""
-        await self.core.channels.numbers({d.channel for c in calls for d in c.drafts})
-        await self.core.workgroups.numbers({d.workgroup for c in calls for d in c.drafts if d.workgroup is not None})
+        return Numbers(
+            await self.core.channels.numbers({d.channel for c in calls for d in c.drafts}),
+            await self.core.workgroups.numbers(
+                {d.workgroup for c in calls for d in c.drafts if d.workgroup is not None}
+            ),
+        )
 
     def tell(self, rows: list[CreatedRow]) -> None:
         """After the commit: whoever waits for such tasks, and the clock."""
@@ -248,6 +258,14 @@ class There:
     made: dict[UUID, int] = field(default_factory=dict)
     parents: dict[UUID, int] = field(default_factory=dict)
     succeeded: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Numbers:
+    """The numbers of the names in a batch."""
+
+    channels: dict[str, int]
+    workgroups: dict[str, int]
 
 
 class Moved(Exception):
@@ -268,7 +286,7 @@ def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, P
     return [(i, p) for i, p in inside if i in there.made] + [(i, p) for i, _, p in draft.outside]
 
 
-def _fill(core: Core, batch: Batch, call: Call, there: There) -> None:
+def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     """Add to a batch what a call has to make."""
     if call.new_group is not None:
         batch.groups.append(call.new_group)
@@ -298,8 +316,8 @@ def _fill(core: Core, batch: Batch, call: Call, there: There) -> None:
                 id=d.id,
                 new_group=0 if call.new_group is None else len(batch.groups),
                 group_no=call.group_no,
-                channel=core.channels.number[d.channel],
-                workgroup=0 if d.workgroup is None else core.workgroups.number[d.workgroup],
+                channel=numbers.channels[d.channel],
+                workgroup=0 if d.workgroup is None else numbers.workgroups[d.workgroup],
                 rank=d.rank,
                 name=d.name,
                 input=d.input,

@@ -242,16 +242,10 @@ class Dispatcher:
         return sum(map(len, self._waiting.values()))
 
     async def floor(self) -> None:
-        """The poll under all hints, for as long as the server runs."""
-        while True:
-            await asyncio.sleep(self.core.rhythm.floor * random.uniform(0.9, 1.1))
-            if self._waiting:
-                try:
-                    await self._poll()
-                except Exception:
-                    continue
-
-    async def _poll(self) -> None:
+        """One poll under all hints."""
+        await asyncio.sleep(self.core.rhythm.floor * random.uniform(0.9, 1.1))
+        if not self._waiting:
+            return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
         ready = set(await ready_channels(self.core.pool, self.core.ns, sorted(numbers.values())))
         names = {name for name, number in numbers.items() if number in ready}

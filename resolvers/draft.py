@@ -53,7 +53,7 @@ def new_id() -> UUID:
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
 
-def drafts(tasks: Sequence[Any], path: Path, most: int) -> list[Draft]:
+def drafts(tasks: Sequence[Any], path: Path, most: int, longest: int = check.JSON_BYTES) -> list[Draft]:
     """Check the new tasks of one call. Raises BadInput with the path of the first bad field."""
     if len(tasks) > most:
         raise TooLarge(f"{len(tasks)} tasks in one call; at most {most} are allowed: send them in several calls", path)
@@ -62,7 +62,7 @@ def drafts(tasks: Sequence[Any], path: Path, most: int) -> list[Draft]:
     ids: dict[UUID, int] = {}
     for place, task in enumerate(tasks):
         here = (*path, place)
-        draft = _draft(task, here)
+        draft = _draft(task, here, longest)
         if draft.id in ids:
             raise BadInput(f"id {draft.id} is given to two tasks of this call: each needs its own", (*here, "id"))
         ids[draft.id] = place
@@ -79,7 +79,7 @@ def drafts(tasks: Sequence[Any], path: Path, most: int) -> list[Draft]:
     return made
 
 
-def _draft(task: Any, path: Path) -> Draft:
+def _draft(task: Any, path: Path, json_bytes: int) -> Draft:
     retry = task.retry
     if task.run_after is not None and task.delay_seconds is not None:
         raise BadInput("runAfter and delaySeconds exclude each other: send one", (*path, "delaySeconds"))
@@ -100,8 +100,10 @@ def _draft(task: Any, path: Path) -> Draft:
         channel=check.text(task.channel, (*path, "channel"), "channel"),
         workgroup=None if task.workgroup is None else check.text(task.workgroup, (*path, "workgroup"), "workgroup"),
         rank=-check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32),
-        input=None if task.input is None else check.json_text(task.input, (*path, "input"), "input"),
-        metadata=None if task.metadata is None else check.json_text(task.metadata, (*path, "metadata"), "metadata"),
+        input=None if task.input is None else check.json_text(task.input, (*path, "input"), "input", json_bytes),
+        metadata=None
+        if task.metadata is None
+        else check.json_text(task.metadata, (*path, "metadata"), "metadata", json_bytes),
         run_after=check.instant(task.run_after, (*path, "runAfter"), "runAfter"),
         delay=check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds"),
         max_attempts=attempts,

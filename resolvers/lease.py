@@ -101,7 +101,8 @@ class Finisher:
         )
         if result.children:
             try:
-                item.children = drafts(result.children, ("children",), self.core.limits.max_batch)
+                limits = self.core.limits
+                item.children = drafts(result.children, ("children",), limits.max_batch, limits.max_input_bytes)
             except CrewError as error:
                 raise InvalidChildren(error.message, error.path) from error
 

@@ -74,7 +74,7 @@ class Lease:
 
 
 def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str) -> list[Lease]:
-    pack, channels = info.context.core.lease_ids.pack, info.context.core.channels.name
+    pack = info.context.core.lease_ids.pack
     leases = []
     standing: StandingRow | ClaimedRow
     for row in granted:
@@ -82,7 +82,7 @@ def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str)
             task, standing = Task.of(row.task), row.row
         else:
             # Task's fields by another way; its resolvers take either.
-            task, standing = cast(Task, ClaimedTask(row, channels[row.channel_no], worker)), row
+            task, standing = cast(Task, ClaimedTask(row, worker)), row
         lease_id = strawberry.ID(pack(standing.lease_no, standing.no))
         leases.append(Lease(id=lease_id, task=task, attempt=standing.attempt, expires_at=standing.until))
     return leases
@@ -92,17 +92,17 @@ class ClaimedTask:
     """A Task as its claim made it. Reads its fields from the row when they are asked for: a worker asks for few (making
     all of them was a third of what a claim of 500 cost in Python)."""
 
-    __slots__ = ("channel", "row", "worker_id")
+    __slots__ = ("row", "worker_id")
 
     state = TaskState.RUNNING
     held_by: tuple[()] = ()
     not_before = output = progress = progress_message = ready_at = finished_at = None
 
-    def __init__(self, row: ClaimedRow, channel: str, worker: str) -> None:
-        self.row, self.channel, self.worker_id = row, channel, worker
+    def __init__(self, row: ClaimedRow, worker: str) -> None:
+        self.row, self.worker_id = row, worker
 
     def __getattr__(self, name: str) -> Any:
-        """no, group_no, name, workgroup, run_after, attempt, is_seed, created_at, started_at: as in the row."""
+        """no, group_no, name, channel, workgroup, run_after, attempt, is_seed, created_at, started_at: as in the row."""
         return getattr(self.row, name)
 
     @property

@@ -56,6 +56,7 @@ select
   g.attempt + 1 as attempt,
   g.remaining - 1 as remaining,
   g.channel as channel_no,
+  c.name as channel,
   t.no,
   t.id,
   t.group_no,
@@ -75,6 +76,7 @@ select
   t.created_at
 from got g
 join task t on t.ns = $1 and t.no = g.no
+join channel c on c.ns = $1 and c.channel = g.channel
 left join workgroup w on w.ns = $1 and w.workgroup = t.workgroup
 order by g.ord, g.rank, g.no;
 

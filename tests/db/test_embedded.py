@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -188,11 +187,35 @@ async def test_a_start_that_fails_shows_the_end_of_the_log_and_frees_the_home(ho
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes nobody")
-def test_a_home_that_nobody_cannot_reach_is_refused_with_what_to_do():
+async def test_as_root_a_home_that_nobody_may_enter_works_and_comes_back_after_a_kill():
     with open_directory("crew-hidden-") as directory:
         directory.chmod(0o700)
-        with pytest.raises(EmbeddedPostgresError, match=r"only root may enter.*point CREW_DATA_DIR at"):
-            EmbeddedPostgres(directory / "home").start()
+        server = EmbeddedPostgres(directory / "home")
+        try:
+            dsn = server.start()
+            await ask(dsn, "create table kept as select 7 as n")
+            pid = server.pid
+            assert pid is not None
+            assert os.stat(f"/proc/{pid}").st_uid != 0
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: server.pid is None, "it is dead")
+            assert server.ensure()
+            assert await ask(dsn, "select n from kept") == 7
+            server.stop()
+            assert await ask(server.start(), "select n from kept") == 7
+        finally:
+            server.stop()
+
+
+async def test_other_users_cannot_reach_the_socket(made: Path):
+    with open_directory("crew-socket-") as directory:
+        server = EmbeddedPostgres(copied(made, directory / "home"))
+        try:
+            server.start()
+            (socket,) = (p for p in server._socket_dir.iterdir() if p.is_socket())
+            assert socket.stat().st_mode & 0o077 == 0
+        finally:
+            server.stop()
 
 
 async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
@@ -202,7 +225,7 @@ async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
             assert await ask(server.start(), "select 1") == 1
         finally:
             server.stop()
-            shutil.rmtree(server._socket_dir)
+            assert not os.path.exists(server._socket_dir)
 
 
 async def test_a_home_with_a_blank_and_a_percent_sign_works(made: Path):

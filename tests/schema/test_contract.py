@@ -27,7 +27,8 @@ from schema.root import schema, sdl
 
 HERE = Path(__file__).parent
 CONTRACT = (HERE / "contract.graphql").read_text()
-SHARED = Path("/work/shared/contract/schema.graphql")
+SHARED = HERE.parents[2] / "shared" / "contract" / "schema.graphql"
+"""Where it lies beside this checkout; elsewhere the copy here is all there is."""
 
 NOT_YET: frozenset[str] = frozenset(
     {

@@ -16,6 +16,7 @@ from db.create import Batch, NewGroupRow, NewLink, NewTaskRow, create_tasks
 from db.lease import ClaimedRow, ClaimRequest, Completion, Failure, claim_tasks, complete_tasks
 from db.pool import SESSION
 from resolvers.draft import new_id
+from tests.support.crew import Crew, crew_on
 
 NS, CHANNEL, WORKER, OTHER_WORKER, WORKGROUP = 1, 1001, 2001, 2002, 3001
 START = (CHANNEL, -(1 << 31), 0)
@@ -216,3 +217,20 @@ def pairs(*rows: ClaimedRow) -> list[tuple[int, int]]:
 
 async def complete(connection: Connection, *rows: ClaimedRow) -> Any:
     return await complete_tasks(connection, NS, completions(*rows))
+
+
+FORK = {"x": (), "y": (), "child": ("x", "y")}
+LONG = 5.0
+
+
+@contextlib.asynccontextmanager
+async def two_servers(dsn: str) -> AsyncIterator[tuple[Crew, Crew, Connection, Connection]]:
+    """Two servers, a connection to stop them with, and an eye."""
+    async with crew_on(dsn) as one, crew_on(dsn) as two, connected(dsn, 2) as (a, eye):
+        yield one, two, a, eye
+
+
+async def group_of(stage: Stage, no: int) -> tuple[UUID, int]:
+    """The group's id, and its number."""
+    row = await stage.eye.fetchrow("select id, group_no from task where no = $1", no)
+    return row["id"], row["group_no"]
