@@ -225,7 +225,7 @@ async def test_a_home_with_a_long_path_gets_a_short_socket(made: Path):
             assert await ask(server.start(), "select 1") == 1
         finally:
             server.stop()
-            assert not os.path.exists(server._socket_dir)
+            assert not server._socket_dir.exists(), "left behind"
 
 
 async def test_a_home_with_a_blank_and_a_percent_sign_works(made: Path):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import schema.task
-from tests.support.crew import CLAIM, CREATE, CREATE_TASKS, EXTEND, FAIL, Crew, Refused
+from tests.support.crew import CLAIM, CREATE, CREATE_TASKS, EXTEND, FAIL, Crew, Refused, crew_on
 
 LEAK = re.compile(
     r"Traceback|asyncpg|psycopg|File \"|\bselect\b|\binsert\b|\$\d|<class|object at 0x|violates|line \d+", re.I
@@ -792,3 +792,23 @@ async def test_something_unexpected_in_one_call_leaves_the_server_well(
         assert refused.value.code == "INTERNAL"
     assert await counts(crew) == (0, 0, 0)
     assert len((await crew.create(T))["tasks"]) == 1
+
+
+async def test_the_limit_of_a_json_field_is_the_servers_setting_everywhere(dsn: str) -> None:
+    large = "x" * 3000
+    async with crew_on(dsn, max_input_bytes=2048) as crew:
+        for task in ({"input": large}, {"metadata": large}):
+            with pytest.raises(Refused) as refused:
+                await crew.create({"name": "a", **task})
+            assert refused.value.code == "TOO_LARGE"
+        with pytest.raises(Refused) as refused:
+            await crew.create({"name": "a"}, metadata=large)
+        assert refused.value.code == "TOO_LARGE"
+        await crew.create({"name": "a", "input": "x" * 2000})
+        (lease,) = await crew.claim()
+        for more in ({"output": large}, {"children": [{"name": "b", "channel": "c", "input": large}]}):
+            (error,) = (await crew.complete(lease, **more))["errors"]
+            assert "2048" in error["message"]
+        (error,) = (await crew.fail(lease, error=large))["errors"]
+        assert error["code"] == "BAD_INPUT"
+        assert (await crew.complete(lease))["completed"] == 1
