@@ -3,7 +3,7 @@
 A mutation whose fields take variables alone and select what this module covers is turned, once per document, into a
 function: variables → inputs, the same resolvers that the executor would call, rows → a response. Anything else, and any
 variable that is not plainly right, is left to the executor, which also words the errors. The two give equal answers
-(tests/schema/test_compiled.py); an item costs about 10 µs here and 100 µs there (docs/adr/0004).
+(tests/server/test_compiled.py). What it gave: docs/adr/0004.
 """
 
 from __future__ import annotations
