@@ -96,12 +96,12 @@ async def page_of_groups(
     pool: Pool, ns: int, narrowed: GroupFilter, order: int, after: GroupPageRow | None, first: int
 ) -> list[GroupPageRow]:
     no, key = (after.group_no, after.sort_key) if after else (None, None)
-    rows = await pool.fetch(statement("group", "page_of_groups"), ns, *narrowed.args(), order, no, key, first)
+    rows = await pool.fetch_planned(statement("group", "page_of_groups"), ns, *narrowed.args(), order, no, key, first)
     return [GroupPageRow(*row) for row in rows]
 
 
 async def count_groups(pool: Pool, ns: int, narrowed: GroupFilter) -> int:
-    rows = await pool.fetch(statement("group", "count_groups"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
+    rows = await pool.fetch_planned(statement("group", "count_groups"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
     n: int = rows[0]["n"]
     return n
 

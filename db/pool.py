@@ -26,6 +26,9 @@ SESSION = {
     "lock_timeout": "10000",
     "idle_in_transaction_session_timeout": "15000",
     "jit": "off",
+    # Planning a claim anew each time doubles its cost (0.95 ms against 1.74 with the default), and the planner cannot know
+    # that its parameters make no difference.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 REPLAN = "discard plans"
@@ -110,3 +113,12 @@ class Pool:
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of one statement."""
         return await self.run(lambda connection: connection.fetch(sql, *args))
+
+    async def fetch_planned(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """As `fetch`, planned for these arguments: for lists with filters, of which most are null."""
+
+        async def work(connection: Connection) -> list[asyncpg.Record]:
+            await connection.execute("set local plan_cache_mode = force_custom_plan")
+            return await connection.fetch(sql, *args)
+
+        return await self.run(work, transaction=True)

@@ -144,11 +144,11 @@ async def page_of_tasks(
     """`order`: created_asc, created_desc, priority_desc or finished_desc."""
     sql = statement("task", f"page_by_{order}")
     no, key = (after.no, after.sort_key) if after else (None, None)
-    return [PageRow(*row) for row in await pool.fetch(sql, ns, *narrowed.args(), no, key, first)]
+    return [PageRow(*row) for row in await pool.fetch_planned(sql, ns, *narrowed.args(), no, key, first)]
 
 
 async def count_tasks(pool: Pool, ns: int, narrowed: Filter) -> int:
-    rows = await pool.fetch(statement("task", "count_tasks"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
+    rows = await pool.fetch_planned(statement("task", "count_tasks"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
     n: int = rows[0]["n"]
     return n
 

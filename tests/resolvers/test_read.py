@@ -425,6 +425,9 @@ async def test_links_can_be_cut_and_counted(crew: Crew) -> None:
     assert parent == {"children": [{"name": "c0"}, {"name": "c1"}], "childCount": 3, "parents": []}
 
 
+BRANCHES = 2
+
+
 # -- statements ---------------------------------------------------------------------------------------------------------
 
 
@@ -487,7 +490,8 @@ async def test_a_nested_read_makes_as_many_statements_for_fifty_tasks_as_for_fiv
         id = await grown(crew, size)
         variables = {"id": id} if needs else {}
         counts.append(await statements_for(crew, monkeypatch, QUERIES[what], **variables))
-    assert counts[0] == counts[1]
+    # Two branches of one request may load their tasks in one batch or in two, as their links come back: never one more a task.
+    assert abs(counts[0] - counts[1]) <= BRANCHES, counts
     assert 0 < counts[0] <= 12
 
 
