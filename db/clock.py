@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from db.lease import Place
 from db.pool import Connection, Pool
@@ -16,6 +17,24 @@ class Moved:
 
     count: int
     places: list[Place]
+    merging: list[int] = field(default_factory=list)
+    """Of what became ready, the tasks with a key: they may have to ride with a runner."""
+
+
+@dataclass(slots=True)
+class OverdueRow:
+    lease_no: int
+    timed_out: bool
+    keyed: list[int] | None
+
+
+@dataclass(slots=True)
+class ExpiredRow:
+    no: int
+    channel: int
+    rank: int
+    state: int
+    due_in: float
 
 
 @dataclass(slots=True)
@@ -43,20 +62,27 @@ async def beat(pool: Pool, ns: int, longest_silence: float, grace: float) -> Bea
     return Beat(*rows[0])
 
 
-async def expire_leases(pool: Pool, ns: int, longest_silence: float, limit: int) -> Moved:
-    return await _moved(pool, statement("clock", "expire_leases"), ns, longest_silence, limit, number="n")
+async def overdue_leases(connection: Connection, ns: int, longest_silence: float, limit: int) -> list[OverdueRow]:
+    rows = await connection.fetch(statement("clock", "overdue_leases"), ns, longest_silence, limit)
+    return [OverdueRow(*row) for row in rows]
 
 
-async def promote_scheduled(pool: Pool, ns: int, limit: int) -> Moved:
-    return await _moved(pool, statement("clock", "promote_scheduled"), ns, limit, number="n")
+async def expire_leases(connection: Connection, ns: int, lease_nos: list[int]) -> list[ExpiredRow]:
+    return [ExpiredRow(*row) for row in await connection.fetch(statement("clock", "expire_leases"), ns, lease_nos)]
+
+
+async def promote_scheduled(connection: Connection, ns: int, limit: int) -> Moved:
+    rows = await connection.fetch(statement("clock", "promote_scheduled"), ns, limit)
+    moved = _moved(rows, "n")
+    moved.merging = [no for row in rows for no in row["merging"] or ()]
+    return moved
 
 
 async def unpark(pool: Pool, ns: int, workgroup: int, limit: int) -> Moved:
-    return await _moved(pool, statement("hold", "unpark"), ns, workgroup, limit, number="moved")
+    return _moved(await pool.fetch(statement("hold", "unpark"), ns, workgroup, limit), "moved")
 
 
-async def _moved(pool: Pool, sql: str, *args: object, number: str) -> Moved:
-    rows = await pool.fetch(sql, *args)
+def _moved(rows: list[Any], number: str) -> Moved:
     places = [(row["channel"], row["rank"], row["no"]) for row in rows if row["channel"]]
     return Moved(sum(row[number] for row in rows), places)
 

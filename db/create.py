@@ -17,7 +17,7 @@ class ParentRow:
     id: UUID
     group_no: int
     place: str
-    """done (has succeeded), open (has not, and is locked) or moved (look again)."""
+    """succeeded, cancelled, failed or open (both locked), or moved (look again)."""
 
 
 @dataclass(slots=True)
@@ -76,6 +76,15 @@ class NewTaskRow:
     is_seed: bool
     spawned_by: int | None
     open: int
+    key: str | None = None
+    on_duplicate: int = 0
+    timeout: float | None = None
+    on_parent_failure: int = 0
+
+    @property
+    def merges(self) -> bool:
+        """0 MERGE 1 RETURN_EXISTING 2 REJECT 3 ALLOW"""
+        return self.key is not None and self.on_duplicate != 3
 
 
 @dataclass(slots=True)
@@ -85,6 +94,8 @@ class NewLink:
     parent_no: int
     child: int
     place: int
+    subtree: bool = False
+    adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -125,10 +136,16 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
         [x.is_seed for x in t],
         [x.spawned_by for x in t],
         [x.open for x in t],
+        [x.key for x in t],
+        [x.on_duplicate for x in t],
+        [x.timeout for x in t],
+        [x.on_parent_failure for x in t],
         [x.parent for x in links],
         [x.parent_no for x in links],
         [x.child for x in links],
         [x.place for x in links],
+        [x.subtree for x in links],
+        [x.adopted for x in links],
     )
     return [CreatedRow(*row) for row in rows]
 

@@ -18,6 +18,7 @@ class GroupRow:
     name: str
     metadata: str | None
     created_at: datetime
+    is_paused: bool
 
 
 @dataclass(slots=True)
@@ -36,9 +37,10 @@ class GroupPageRow:
 
 
 @dataclass(slots=True)
-class NumberedName:
+class ChannelRow:
     number: int
     name: str
+    is_paused: bool
 
 
 @dataclass(slots=True)
@@ -108,9 +110,9 @@ async def count_groups(pool: Pool, ns: int, narrowed: GroupFilter) -> int:
 
 async def read_channels(
     pool: Pool, ns: int, names: list[str] | None, after: str | None, first: int
-) -> list[NumberedName]:
+) -> list[ChannelRow]:
     rows = await pool.fetch(statement("group", "read_channels"), ns, names, after, first)
-    return [NumberedName(*row) for row in rows]
+    return [ChannelRow(*row) for row in rows]
 
 
 async def oldest_ready(pool: Pool, ns: int, channels: list[int]) -> dict[int, float]:

@@ -32,12 +32,15 @@ class ClaimedRow:
     remaining: int
     channel_no: int
     channel: str
+    merges: bool
+    """It runs for its key: others of the key ride with it."""
     no: int
     id: UUID
     group_no: int
     rank: int
     name: str
     workgroup: str | None
+    key: str | None
     input: str | None
     metadata: str | None
     run_after: datetime | None
@@ -45,10 +48,14 @@ class ClaimedRow:
     retry_delay: float
     backoff: float
     max_delay: float
+    timeout: float | None
+    on_parent_failure: int
     weight: int
     is_seed: bool
     spawned_by: int | None
     created_at: datetime
+    merged: int
+    """How many tasks of this statement merged instead of being claimed."""
 
 
 @dataclass(slots=True)
@@ -72,6 +79,8 @@ class Completion:
     no: int
     output: str | None
     child_delay: float | None
+    makes: bool = False
+    """It makes tasks: what waits for it with all that it spawns is not freed yet."""
 
 
 @dataclass(slots=True)
@@ -79,10 +88,17 @@ class CompletedRow:
     ords: list[int] | None
     groups: list[int] | None
     """The group numbers of `ords`."""
+    keyed: list[int] | None
+    """Items left out because they have to do with keys."""
     again: int
+    parents: list[int] | None
+    """With `joins`, in pairs: what makes tasks, and the blocked joins that wait for all that it spawns."""
+    joins: list[int] | None
     channels: list[int] | None
     ranks: list[int] | None
     nos: list[int] | None
+    merging: list[int] | None
+    """Of the freed ones, those with a key: they may have to ride with a runner."""
     due_in: float | None
 
     def freed(self) -> list[Place]:
@@ -103,12 +119,14 @@ class Failure:
 @dataclass(slots=True)
 class FailedRow:
     ord: int
+    is_twin: bool
     no: int
     channel: int
     rank: int
     workgroup: int
     workgroup_delay: float | None
     state: int
+    """READY, SCHEDULED or FAILED; 0 for a keyed one that was left alone."""
     due_in: float
 
 
@@ -118,6 +136,7 @@ class ReleasedRow:
     no: int
     channel: int
     rank: int
+    keyed: bool
 
 
 @dataclass(slots=True)
@@ -138,8 +157,11 @@ class EndedItem:
 
 async def claim_tasks(
     connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
-) -> list[ClaimedRow]:
-    """Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile."""
+) -> tuple[list[ClaimedRow], int]:
+    """What was claimed, and how many tasks merged instead.
+
+    Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile.
+    """
     rows = await connection.fetch(
         statement("lease", "claim_tasks"),
         ns,
@@ -152,7 +174,7 @@ async def claim_tasks(
         [x.claim_id for x in requests],
         [x.asked for x in requests],
     )
-    return [ClaimedRow(*row) for row in rows]
+    return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["merged"]
 
 
 async def claimed_before(connection: Connection, ns: int, claim_ids: list[UUID]) -> list[ClaimedBefore]:
@@ -165,7 +187,10 @@ async def standing_leases(connection: Connection, ns: int, lease_nos: list[int])
     return [StandingRow(*row) for row in rows]
 
 
-async def complete_tasks(connection: Connection, ns: int, items: list[Completion]) -> CompletedRow:
+async def complete_tasks(
+    connection: Connection, ns: int, items: list[Completion], *, keyed: bool = False
+) -> CompletedRow:
+    """`keyed`: those with keys too, whose twins have been brought in, in a transaction that settles freed ones after."""
     rows = await connection.fetch(
         statement("lease", "complete_tasks"),
         ns,
@@ -174,11 +199,14 @@ async def complete_tasks(connection: Connection, ns: int, items: list[Completion
         [x.no for x in items],
         [x.output for x in items],
         [x.child_delay for x in items],
+        [x.makes for x in items],
+        keyed,
     )
     return CompletedRow(*rows[0])
 
 
-async def fail_tasks(connection: Connection, ns: int, items: list[Failure]) -> list[FailedRow]:
+async def fail_tasks(connection: Connection, ns: int, items: list[Failure], *, keyed: bool = False) -> list[FailedRow]:
+    """`keyed`: those with keys too, whose twins have been brought in."""
     rows = await connection.fetch(
         statement("lease", "fail_tasks"),
         ns,
@@ -190,6 +218,7 @@ async def fail_tasks(connection: Connection, ns: int, items: list[Failure]) -> l
         [x.workgroup_delay for x in items],
         [x.keep for x in items],
         [x.discard for x in items],
+        keyed,
     )
     return [FailedRow(*row) for row in rows]
 

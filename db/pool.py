@@ -71,8 +71,16 @@ class Pool:
             except (TimeoutError, *OUTAGE):
                 pool.terminate()
 
-    async def run(self, work: Callable[[Connection], Awaitable[Result]], *, transaction: bool = False) -> Result:
+    async def run(
+        self,
+        work: Callable[[Connection], Awaitable[Result]],
+        *,
+        transaction: bool = False,
+        planned: bool = False,
+    ) -> Result:
         """`work(connection)`, in one transaction if asked; again after a deadlock, and after an outage for `patience`.
+
+        `planned`: in that transaction each statement is planned for its arguments.
 
         `work` must be safe to repeat: a commit whose acknowledgement was lost has happened all the same.
         Raises DatabaseUnavailable when the outage outlasts the patience.
@@ -81,7 +89,7 @@ class Pool:
         pause = 0.01
         while True:
             try:
-                return await self._once(work, transaction)
+                return await self._once(work, transaction, planned)
             except CONFLICT:
                 if time.monotonic() > give_up:
                     raise
@@ -94,7 +102,7 @@ class Pool:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)
 
-    async def _once(self, work: Callable[[Connection], Awaitable[Result]], transaction: bool) -> Result:
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]], transaction: bool, planned: bool) -> Result:
         if self._pool is None:
             raise DatabaseUnavailable("the server is stopping")
         async with self._pool.acquire(timeout=10) as connection:
@@ -102,6 +110,8 @@ class Pool:
             if not transaction:
                 return await work(connection)
             async with connection.transaction():
+                if planned:
+                    await connection.execute("set local plan_cache_mode = force_custom_plan")
                 return await work(connection)
 
     async def _replan(self, connection: Any) -> None:
@@ -116,9 +126,4 @@ class Pool:
 
     async def fetch_planned(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """As `fetch`, planned for these arguments: for lists with filters, of which most are null."""
-
-        async def work(connection: Connection) -> list[asyncpg.Record]:
-            await connection.execute("set local plan_cache_mode = force_custom_plan")
-            return await connection.fetch(sql, *args)
-
-        return await self.run(work, transaction=True)
+        return await self.run(lambda connection: connection.fetch(sql, *args), transaction=True, planned=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db.pool import Connection, Pool
+from db.pool import Pool
 from db.statements import statement
 
 TOTAL_COUNT_STOPS_AT = 10_000
@@ -23,6 +23,7 @@ class TaskRow:
     name: str
     channel: str
     workgroup: str | None
+    key: str | None
     state: int
     priority: int
     input: str | None
@@ -30,18 +31,22 @@ class TaskRow:
     metadata: str | None
     run_after: datetime | None
     not_before: datetime | None
-    suspended: bool
+    holds: int
+    """Bits: 1 paused itself, 2 its group, 4 its channel, 8 its workgroup suspended."""
     attempt: int
     remaining: int
     max_attempts: int
     retry_delay: float
     backoff: float
     max_delay: float
+    timeout: float | None
+    on_parent_failure: int
     weight: int
     is_seed: bool
     progress: float | None
     progress_message: str | None
     spawned_by: int | None
+    merged_into: int | None
     worker_id: str | None
     lease_expires_at: datetime | None
     created_at: datetime
@@ -90,19 +95,14 @@ class EdgeRow:
     child: int
     parent_id: UUID
     child_id: UUID
+    subtree: bool
+    adopted: bool
 
 
 @dataclass(slots=True)
 class PageRow:
     no: int
     sort_key: str | None
-
-
-@dataclass(slots=True)
-class RetriedRow:
-    no: int
-    channel: int
-    rank: int
 
 
 @dataclass(slots=True)
@@ -117,6 +117,11 @@ class Filter:
     name_contains: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    key: str | None = None
+
+    @property
+    def names_nothing(self) -> bool:
+        return all(given is None for given in self.args())
 
     def args(self) -> tuple[object, ...]:
         return (
@@ -128,6 +133,7 @@ class Filter:
             self.name_contains,
             self.created_after,
             self.created_before,
+            self.key,
         )
 
 
@@ -177,6 +183,9 @@ async def links_among(pool: Pool, ns: int, nos: list[int]) -> list[EdgeRow]:
     return [EdgeRow(*row) for row in await pool.fetch(statement("task", "links_among"), ns, nos)]
 
 
-async def retry_tasks(connection: Connection, ns: int, ids: list[UUID], attempts: int) -> list[RetriedRow]:
-    rows = await connection.fetch(statement("task", "retry_tasks"), ns, ids, attempts)
-    return [RetriedRow(*row) for row in rows]
+async def matching_tasks(pool: Pool, ns: int, narrowed: Filter) -> list[int]:
+    return [row["no"] for row in await pool.fetch_planned(statement("task", "matching_tasks"), ns, *narrowed.args())]
+
+
+async def numbers_of_tasks(pool: Pool, ns: int, ids: list[UUID]) -> list[int]:
+    return [row["no"] for row in await pool.fetch(statement("task", "numbers_of_tasks"), ns, ids)]

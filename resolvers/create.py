@@ -1,5 +1,5 @@
 """Creating groups and tasks. Calls that come together are made by one statement; one that meets something already there
-(its group, its task ids, parents by id) is then made alone, in a transaction that looks first."""
+(its group, its task ids, parents by id, keys) is then made alone, in a transaction that looks first."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from db.create import (
     tasks_made_with_group,
 )
 from db.group import read_groups
+from db.join import MemberRow, subtree_members
+from db.join import adopt as adopt_tasks
+from db.key import KeyedRow, lock_keys, merge_ready, remember_keys, tasks_with_keys
+from db.pause import park_paused, pause_groups
 from db.pool import Connection
 from resolvers import check
+from resolvers.adopt import ADOPTED_PLACE, Tree, adopt
 from resolvers.core import Core
-from resolvers.draft import Draft, drafts, new_id
-from resolvers.errors import BadInput, Conflict, CrewError, NotFound, Path, TooLarge
+from resolvers.draft import CANCEL, REJECT, RETURN_EXISTING, RUN, Draft, drafts, new_id, refuse_cycles
+from resolvers.errors import BadInput, Conflict, CrewError, DuplicateKey, NotFound, Path, TooLarge
+from resolvers.follow import After, cancel_under
 from resolvers.gather import Gather
 
-SCHEDULED, READY = 1, 2
+SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
 
 
@@ -47,10 +53,14 @@ class Call:
     spawned_by: int | None = None
     parent_delay: float | None = None
     """Continuations: at least so long after the parent, for tasks that hang from it."""
+    joins: list[int] = field(default_factory=list)
+    """Continuations: blocked tasks that wait for the parent and all it spawns."""
+    is_paused: bool = False
+    """A new group is born paused."""
 
     @property
     def needs_a_look(self) -> bool:
-        return any(draft.outside for draft in self.drafts)
+        return self.is_paused or any(draft.outside or draft.key is not None for draft in self.drafts)
 
 
 @dataclass(slots=True)
@@ -99,9 +109,11 @@ class Creator:
         )
         for draft in tasks:
             if draft.outside and group.id is None:
-                parent, _, here = draft.outside[0]
-                raise NotFound(f"no task {parent} in this group, which is new: name a task of this call by ref", here)
-        return Call(group_id, tasks, path, new_group=row)
+                link = draft.outside[0]
+                raise NotFound(
+                    f"no task {link.parent} in this group, which is new: name a task of this call by ref", link.path
+                )
+        return Call(group_id, tasks, path, new_group=row, is_paused=bool(group.is_paused))
 
     async def tasks(self, group_id: object, tasks: Sequence[Any], path: Path) -> Made:
         """createTasks: into a group that is there."""
@@ -150,7 +162,7 @@ class Creator:
         for call in calls:
             _fill(numbers_of, batch, call, There())
         rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
-        self.tell(rows)
+        _after(rows, After()).tell(self.core)
         numbers = iter(rows)
         return [Made(c.group_id, [(next(numbers).no, d.id) for d in c.drafts]) for c in calls]
 
@@ -158,15 +170,15 @@ class Creator:
         """One caller's groups in one transaction, looking first; again when another made one of its ids meanwhile."""
         for _ in range(_TRIES):
             try:
-                made, rows = await self.core.pool.run(lambda c: self._look_and_make(c, calls), transaction=True)
+                made, after = await self.core.pool.run(lambda c: self._look_and_make(c, calls), transaction=True)
             except (asyncpg.UniqueViolationError, Moved):
                 await asyncio.sleep(0)
                 continue
-            self.tell(rows)
+            after.tell(self.core)
             return made
         raise Conflict("the same ids are being made by other calls all the time: try again", calls[0].path)
 
-    async def _look_and_make(self, connection: Connection, calls: list[Call]) -> tuple[list[Made], list[CreatedRow]]:
+    async def _look_and_make(self, connection: Connection, calls: list[Call]) -> tuple[list[Made], After]:
         made: list[Made | None] = []
         fresh: list[Call] = []
         there = await groups_to_repeat(connection, self.core.ns, [c.group_id for c in calls if c.new_group])
@@ -179,23 +191,58 @@ class Creator:
             else:
                 made.append(None)
                 fresh.append(call)
-        done, rows = await self.make_within(connection, fresh)
-        return [m or done.pop(0) for m in made], rows
+        after = After()
+        done = await self.make_within(connection, fresh, after)
+        return [m or done.pop(0) for m in made], after
 
-    async def make_within(self, connection: Connection, calls: list[Call]) -> tuple[list[Made], list[CreatedRow]]:
+    async def make_within(self, connection: Connection, calls: list[Call], after: After) -> list[Made]:
         """Make the calls' tasks in the transaction of `connection`: those whose ids are there already stay as they are.
 
         Raises Moved (run the transaction again) when a parent changed its place just now.
         """
+        ns = self.core.ns
         there = await self._already_there(connection, calls)
         await self._lock_parents(connection, calls, there)
         numbers_of = await self._numbers(calls)
+        await self._settle_keys(connection, calls, there, numbers_of)
+        adoptions = [(call, await self._adopt(connection, calls, call, there)) for call in calls]
         batch = Batch()
         for call in calls:
             _fill(numbers_of, batch, call, there)
-        rows = await create_tasks(connection, self.core.ns, batch) if batch.tasks or batch.groups else []
+        rows = await create_tasks(connection, ns, batch) if batch.tasks or batch.groups else []
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
-        return [Made(c.group_id, [(numbers[d.id], d.id) for d in c.drafts]) for c in calls], rows
+        _after(rows, after)
+        await self._follow(connection, calls, batch, rows, there, after)
+        pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
+        if pairs:
+            await adopt_tasks(connection, ns, pairs)
+        return [Made(c.group_id, [_answer(d, numbers, there) for d in c.drafts]) for c in calls]
+
+    async def _follow(
+        self,
+        connection: Connection,
+        calls: list[Call],
+        batch: Batch,
+        rows: list[CreatedRow],
+        there: There,
+        after: After,
+    ) -> None:
+        """What goes with new tasks: keys, parents that have failed, groups born paused."""
+        ns = self.core.ns
+        made = list(zip(batch.tasks, rows, strict=True))
+        keyed = [row.no for task, row in made if task.key is not None]
+        if keyed:
+            await remember_keys(connection, ns, keyed)
+        merging = [row.no for task, row in made if task.merges and row.state == READY]
+        if merging:
+            await merge_ready(connection, ns, merging)
+        if there.dooming:
+            await cancel_under(connection, ns, after, sorted(there.dooming))
+        paused = [c.group_id for c in calls if c.is_paused]
+        if paused:
+            groups = [g.group_no for g in await groups_to_repeat(connection, ns, paused)]
+            await pause_groups(connection, ns, groups)
+            await park_paused(connection, ns, tasks=[], groups=groups)
 
     async def _already_there(self, connection: Connection, calls: list[Call]) -> There:
         own = [d.id for c in calls for d in c.drafts if d.own_id]
@@ -211,16 +258,22 @@ class Creator:
         return There(made={row.id: row.no for row in found.values()})
 
     async def _lock_parents(self, connection: Connection, calls: list[Call], there: There) -> None:
-        """Lock every parent that is there, and note which have succeeded."""
+        """Lock every parent that is there, and note how it stands; with all that a late join is to wait for."""
         wanted = [
-            (c, parent, path)
+            (c, parent, path, subtree)
             for c in calls
             for d in c.drafts
             if d.id not in there.made
-            for parent, path in _parents_there(c, d, there)
+            for parent, path, subtree in _parents_there(c, d, there)
         ]
         if not wanted:
             return
+        await self._lock(connection, there, [(c, parent, path) for c, parent, path, _ in wanted])
+        late = {there.parents[p] for _, p, _, subtree in wanted if subtree and there.stands[p] == "succeeded"}
+        if late:
+            await self._lock_members(connection, calls, there, sorted(late))
+
+    async def _lock(self, connection: Connection, there: There, wanted: list[tuple[Call, UUID, Path]]) -> None:
         rows = await lock_parents(connection, self.core.ns, sorted({parent for _, parent, _ in wanted}))
         found = {row.id: row for row in rows}
         for call, parent, path in wanted:
@@ -231,8 +284,95 @@ class Creator:
                 raise BadInput(f"task {parent} is in another group: parents and children share one group", path)
             if row.place == "moved":
                 raise Moved
-        there.parents = {row.id: row.no for row in rows}
-        there.succeeded = {row.no for row in rows if row.place == "done"}
+        there.parents |= {row.id: row.no for row in rows}
+        there.stands |= {row.id: row.place for row in rows}
+
+    async def _lock_members(self, connection: Connection, calls: list[Call], there: There, roots: list[int]) -> None:
+        """What these have spawned so far is locked as parents are: none of it spawns unseen before we commit."""
+        if len(calls) > 1:
+            raise Alone("a late SUBTREE link is made in a transaction of its own", ())
+        members = await subtree_members(connection, self.core.ns, roots)
+        if members:
+            rows = await lock_parents(connection, self.core.ns, sorted({m.id for m in members}))
+            again = await subtree_members(connection, self.core.ns, roots)
+            if len(again) != len(members) or any(row.place == "moved" for row in rows):
+                raise Moved
+            there.parents |= {row.id: row.no for row in rows}
+            there.stands |= {row.id: row.place for row in rows}
+        for member in members:
+            there.members.setdefault(member.root, []).append(member)
+
+    async def _settle_keys(self, connection: Connection, calls: list[Call], there: There, numbers_of: Numbers) -> None:
+        """Lock the keys; REJECT refuses, RETURN_EXISTING is answered with what is there."""
+        new = [(c, d) for c in calls for d in c.drafts if d.key is not None and d.id not in there.made]
+        if not new:
+            return
+        keys = sorted({(numbers_of.channels[d.channel], d.key) for _, d in new if d.key is not None})
+        await lock_keys(connection, self.core.ns, keys)
+        oldest: dict[tuple[int, str], KeyedRow | Draft] = {}
+        if any(d.on_duplicate in (RETURN_EXISTING, REJECT) for _, d in new):
+            for row in reversed(await tasks_with_keys(connection, self.core.ns, keys)):
+                oldest[row.channel, row.key] = row
+        for call, draft in new:
+            key = (numbers_of.channels[draft.channel], draft.key or "")
+            first = oldest.get(key)
+            if first is not None and draft.on_duplicate == REJECT:
+                raise DuplicateKey(
+                    f"task {first.id} of channel {check.shown(draft.channel)} has the key {check.shown(draft.key)} and has "
+                    "not ended: wait for it, or send another key or another onDuplicate",
+                    (*draft.path, "key"),
+                )
+            if first is not None and draft.on_duplicate == RETURN_EXISTING:
+                there.instead[draft.id] = first.id
+                if isinstance(first, KeyedRow):
+                    there.made[first.id] = first.no
+                    there.groups[first.id] = first.group_no
+                else:
+                    there.groups[first.id] = call.group_no if first in call.drafts else -1
+            else:
+                oldest.setdefault(key, draft)
+        if there.instead:
+            await self._hang_from_existing(connection, calls, there)
+
+    async def _hang_from_existing(self, connection: Connection, calls: list[Call], there: There) -> None:
+        """Links to a task that RETURN_EXISTING answered with another go to that one."""
+        wanted: list[tuple[Call, UUID, Path]] = []
+        for call in calls:
+            places = {d.id: n for n, d in enumerate(call.drafts)}
+            for draft in call.drafts:
+                for link in draft.inside:
+                    other = there.instead.get(call.drafts[link.parent].id)
+                    if other is None or draft.id in there.instead:
+                        continue
+                    path = (*draft.path, "parents", link.place)
+                    if there.groups[other] != call.group_no or (call.new_group and other in there.made):
+                        raise BadInput(
+                            f"this parent was answered with task {other}, which is in another group (RETURN_EXISTING): "
+                            "parents and children share one group, use MERGE",
+                            path,
+                        )
+                    if other in there.made:
+                        wanted.append((call, other, path))
+                    else:
+                        link.parent = places[other]
+                if any(link.parent == places[draft.id] for link in draft.inside):
+                    raise BadInput("a task cannot be its own parent", (*draft.path, "parents"))
+            refuse_cycles(call.drafts)
+        if wanted:
+            await self._lock(connection, there, wanted)
+
+    async def _adopt(self, connection: Connection, calls: list[Call], call: Call, there: There) -> Tree | None:
+        """SUBTREE: None when no join is concerned."""
+        late = any(link.subtree for d in call.drafts for link in d.outside)
+        if not call.joins and not late:
+            return None
+        new = [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
+        outside = {n: [(there.parents[x.parent], x.subtree) for x in call.drafts[n].outside] for n in new}
+        tree = Tree(call.drafts, new, outside, call.spawned_by, call.joins, there.members)
+        await adopt(connection, self.core.ns, tree)
+        for at, member in tree.adopts:
+            there.adopts.setdefault(call.drafts[at].id, []).append(member)
+        return tree
 
     async def _numbers(self, calls: list[Call]) -> Numbers:
         """Give the names a number each, before any row is written."""
@@ -243,21 +383,25 @@ class Creator:
             ),
         )
 
-    def tell(self, rows: list[CreatedRow]) -> None:
-        """After the commit: whoever waits for such tasks, and the clock."""
-        self.core.wake([(r.channel, r.rank, r.no) for r in rows if r.state == READY])
-        due = min((r.due_in for r in rows if r.due_in is not None and r.state != READY), default=None)
-        if due is not None:
-            self.core.due(due)
-
 
 @dataclass(slots=True)
 class There:
-    """What a call found there already: tasks with ids of its own, and parents of its new tasks."""
+    """What a call found there already: tasks with ids of its own, tasks of its keys, and parents of its new tasks."""
 
     made: dict[UUID, int] = field(default_factory=dict)
+    instead: dict[UUID, UUID] = field(default_factory=dict)
+    """Tasks that RETURN_EXISTING answers with another one."""
+    groups: dict[UUID, int] = field(default_factory=dict)
+    """The group numbers of those others."""
     parents: dict[UUID, int] = field(default_factory=dict)
-    succeeded: set[int] = field(default_factory=set)
+    stands: dict[UUID, str] = field(default_factory=dict)
+    """How each parent stands: succeeded, failed, cancelled or open."""
+    dooming: set[int] = field(default_factory=set)
+    """Parents that have failed or are cancelled, of new tasks that go with them."""
+    members: dict[int, list[MemberRow]] = field(default_factory=dict)
+    """What parents of late joins have spawned."""
+    adopts: dict[UUID, list[MemberRow]] = field(default_factory=dict)
+    """What late joins adopt of that."""
 
 
 @dataclass(slots=True)
@@ -266,6 +410,10 @@ class Numbers:
 
     channels: dict[str, int]
     workgroups: dict[str, int]
+
+
+class Alone(CrewError):
+    """These calls cannot share a transaction: make each in one of its own."""
 
 
 class Moved(Exception):
@@ -280,37 +428,54 @@ def _refuse_twice(ids: list[tuple[UUID, Path]]) -> None:
         seen.add(given)
 
 
-def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, Path]]:
+def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, Path, bool]]:
     """Ids of a new task's parents that are there already: named by id, or by the ref of one that an earlier call made."""
-    inside = [(call.drafts[at].id, (*draft.path, "parents", nth, "ref")) for at, nth in draft.inside]
-    return [(i, p) for i, p in inside if i in there.made] + [(i, p) for i, _, p in draft.outside]
+    inside = [(call.drafts[x.parent].id, (*draft.path, "parents", x.place, "ref"), x.subtree) for x in draft.inside]
+    return [x for x in inside if x[0] in there.made] + [(x.parent, x.path, x.subtree) for x in draft.outside]
+
+
+def _answer(draft: Draft, numbers: dict[UUID, int], there: There) -> tuple[int, UUID]:
+    given = there.instead.get(draft.id, draft.id)
+    return numbers[given], given
+
+
+def _after(rows: list[CreatedRow], after: After) -> After:
+    after.places += [(r.channel, r.rank, r.no) for r in rows if r.state == READY]
+    after.due += [r.due_in for r in rows if r.due_in is not None and r.state != READY]
+    return after
 
 
 def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     """Add to a batch what a call has to make."""
     if call.new_group is not None:
         batch.groups.append(call.new_group)
-    new = [n for n, d in enumerate(call.drafts) if d.id not in there.made]
+    new = [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
     place_of = {n: len(batch.tasks) + at for at, n in enumerate(new, 1)}
     for n in new:
         d = call.drafts[n]
         child, open_parents, delay = place_of[n], 0, None
-        existing = [(i, nth) for i, nth, _ in d.outside]
-        for inside, nth in d.inside:
-            if inside in place_of:
-                batch.links.append(NewLink(place_of[inside], 0, child, nth))
-                open_parents += 1
-            else:
-                existing.append((call.drafts[inside].id, nth))
-        for parent, nth in existing:
+        links: dict[tuple[int, int], NewLink] = {}
+        for link in d.inside:
+            if link.parent in place_of:
+                at = place_of[link.parent]
+                links.setdefault((at, 0), NewLink(at, 0, child, link.place, link.subtree, link.adopted))
+        open_parents = len(links)
+        for parent, place, subtree, adopted in _existing(call, d, there):
             number = there.parents[parent]
-            batch.links.append(NewLink(0, number, child, nth))
-            open_parents += number not in there.succeeded
+            if (0, number) in links:
+                links[0, number].subtree |= subtree
+                continue
+            links[0, number] = NewLink(0, number, child, place, subtree, adopted)
+            stands = there.stands[parent]
+            open_parents += stands == "open" or (stands != "succeeded" and d.on_parent_failure != RUN)
+            if stands in ("failed", "cancelled") and d.on_parent_failure == CANCEL:
+                there.dooming.add(number)
             if number == call.spawned_by:
                 delay = call.parent_delay
         if call.spawned_by is not None and d.names_no_parent:
-            batch.links.append(NewLink(0, call.spawned_by, child, 0))
+            links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
             delay = call.parent_delay
+        batch.links += links.values()
         batch.tasks.append(
             NewTaskRow(
                 id=d.id,
@@ -333,5 +498,20 @@ def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
                 is_seed=d.is_seed,
                 spawned_by=call.spawned_by,
                 open=open_parents,
+                key=d.key,
+                on_duplicate=d.on_duplicate,
+                timeout=d.timeout,
+                on_parent_failure=d.on_parent_failure,
             )
         )
+
+
+def _existing(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, bool, bool]]:
+    """Links of a new task to tasks that are there: parent, place, subtree, adopted."""
+    found = [(x.parent, x.place, x.subtree, False) for x in draft.outside]
+    for link in draft.inside:
+        parent = call.drafts[link.parent].id
+        parent = there.instead.get(parent, parent)
+        if parent in there.made:
+            found.append((parent, link.place, link.subtree, False))
+    return found + [(m.id, ADOPTED_PLACE, True, True) for m in there.adopts.get(draft.id, ())]

@@ -18,6 +18,7 @@ from uuid import UUID
 import asyncpg
 
 from db.clock import ready_channels
+from db.key import take_in
 from db.lease import (
     ClaimedBefore,
     ClaimedRow,
@@ -26,12 +27,12 @@ from db.lease import (
     StandingRow,
     claim_tasks,
     claimed_before,
-    release_leases,
     standing_leases,
 )
 from db.task import TaskRow, read_tasks
 from resolvers.core import Core
 from resolvers.errors import Conflict
+from resolvers.follow import give_back
 
 _FROM_START = (-(1 << 31), 0)
 _ROUND = 5000
@@ -176,11 +177,7 @@ class Dispatcher:
         if answer.cancelled() or answer.exception() or not answer.result():
             return
         pairs = [(r.lease_no, r.no) for r in answer.result() if isinstance(r, ClaimedRow)]
-        self._returning = asyncio.create_task(self._release(pairs))
-
-    async def _release(self, pairs: list[tuple[int, int]]) -> None:
-        found = await self.core.pool.run(lambda c: release_leases(c, self.core.ns, pairs))
-        self.wake([(f.channel, f.rank, f.no) for f in found])
+        self._returning = asyncio.create_task(give_back(self.core, pairs))
 
     def _give_up(self, waiter: _Waiter) -> None:
         """Its wait is over. One with a claim id is looked up once more: a copy at another server may have claimed."""
@@ -340,10 +337,16 @@ class Dispatcher:
         requests = [
             ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
         ]
-        rows = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+        rows: list[ClaimedRow] = []
+        merged = 1
+        while merged and not rows:
+            rows, merged = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+        runners = [row.no for row in rows if row.merges]
+        if runners:
+            await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
         self._remember(rows)
         if rows:
-            self.core.due(min(w.claim.seconds for w in waiters))
+            self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
         return rows
 
     def _remember(self, rows: list[ClaimedRow]) -> None:

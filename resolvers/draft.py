@@ -13,6 +13,34 @@ from uuid import UUID
 from resolvers import check
 from resolvers.errors import BadInput, Path, TooLarge
 
+MERGE, RETURN_EXISTING, REJECT, ALLOW = range(4)
+"""on_duplicate, as rows have it."""
+BLOCK, CANCEL, RUN = range(3)
+"""on_parent_failure, as rows have it."""
+
+
+@dataclass(slots=True)
+class Inside:
+    """A link to a parent of the same call."""
+
+    parent: int
+    """Its place among the drafts."""
+    place: int
+    """Its place among the child's parents."""
+    subtree: bool = False
+    adopted: bool = False
+
+
+@dataclass(slots=True)
+class Outside:
+    """A link to a parent that exists."""
+
+    parent: UUID
+    place: int
+    path: Path
+    subtree: bool = False
+    adopted: bool = False
+
 
 @dataclass(slots=True)
 class Draft:
@@ -36,10 +64,16 @@ class Draft:
     max_delay: float
     weight: int
     is_seed: bool
-    inside: list[tuple[int, int]] = field(default_factory=list)
-    """(place of the parent among the drafts, place among the child's parents)"""
-    outside: list[tuple[UUID, int, Path]] = field(default_factory=list)
-    """(id of the parent, place among the child's parents, path)"""
+    key: str | None
+    on_duplicate: int
+    timeout: float | None
+    on_parent_failure: int
+    inside: list[Inside] = field(default_factory=list)
+    outside: list[Outside] = field(default_factory=list)
+
+    @property
+    def merges(self) -> bool:
+        return self.key is not None and self.on_duplicate != ALLOW
 
     @property
     def names_no_parent(self) -> bool:
@@ -75,7 +109,7 @@ def drafts(tasks: Sequence[Any], path: Path, most: int, longest: int = check.JSO
     for place, task in enumerate(tasks):
         if task.parents:
             _hang(made, place, task.parents, refs, ids)
-    _refuse_cycles(made)
+    refuse_cycles(made)
     return made
 
 
@@ -112,6 +146,12 @@ def _draft(task: Any, path: Path, json_bytes: int) -> Draft:
         max_delay=longest,
         weight=check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000),
         is_seed=task.is_seed,
+        key=None if task.key is None else check.text(task.key, (*path, "key"), "key", check.NAME_CHARACTERS),
+        on_duplicate=task.on_duplicate.value,
+        timeout=None
+        if task.timeout_seconds is None
+        else check.number(task.timeout_seconds, (*path, "timeoutSeconds"), "timeoutSeconds", 0.001, check.YEAR_SECONDS),
+        on_parent_failure=task.on_parent_failure.value,
     )
 
 
@@ -143,19 +183,20 @@ def _hang(made: list[Draft], place: int, parents: Sequence[Any], refs: dict[str,
         seen.add(named)
         if inside == place:
             raise BadInput("a task cannot be its own parent", (*here, last))
+        subtree = bool(parent.wait_for.value)
         if inside is not None:
-            child.inside.append((inside, nth))
+            child.inside.append(Inside(inside, nth, subtree))
         else:
-            child.outside.append((parent_id, nth, (*here, "id")))
+            child.outside.append(Outside(parent_id, nth, (*here, "id"), subtree))
 
 
-def _refuse_cycles(made: list[Draft]) -> None:
+def refuse_cycles(made: list[Draft]) -> None:
     """Kahn: take away tasks whose parents are all gone; what is left lies on a cycle or behind one."""
     open_parents = [len(d.inside) for d in made]
     children: list[list[int]] = [[] for _ in made]
     for place, draft in enumerate(made):
-        for parent, _ in draft.inside:
-            children[parent].append(place)
+        for link in draft.inside:
+            children[link.parent].append(place)
     free = [place for place, n in enumerate(open_parents) if n == 0]
     left = len(made)
     while free:
@@ -175,9 +216,9 @@ def _raise_cycle(made: list[Draft], open_parents: list[int]) -> None:
     seen: dict[int, int] = {}
     while place not in seen:
         seen[place] = len(walked)
-        parent, nth = next((p, n) for p, n in made[place].inside if open_parents[p])
-        walked.append((place, nth))
-        place = parent
+        link = next(x for x in made[place].inside if open_parents[x.parent])
+        walked.append((place, link.place))
+        place = link.parent
     cycle = walked[seen[place] :]
     names = " ← ".join(check.shown(made[p].name) for p, _ in [*cycle[:10], cycle[0]])
     child, nth = cycle[0]

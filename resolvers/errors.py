@@ -5,6 +5,7 @@ CrewError
 │   └── TooLarge    TOO_LARGE       a field, a batch or a body is over its limit
 ├── NotFound        NOT_FOUND       no such task, group, …
 ├── Conflict        CONFLICT        it is there already, and is something else
+├── DuplicateKey    DUPLICATE_KEY   a task of this channel and key has not ended
 └── Unavailable     UNAVAILABLE     the database cannot be reached; try again
 """
 
@@ -38,6 +39,10 @@ class NotFound(CrewError):
 
 class Conflict(CrewError):
     code = "CONFLICT"
+
+
+class DuplicateKey(CrewError):
+    code = "DUPLICATE_KEY"
 
 
 class Unavailable(CrewError):

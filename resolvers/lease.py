@@ -13,13 +13,14 @@ import asyncpg
 
 from db import lease as rows
 from db.clock import suspend_workgroups
-from db.create import CreatedRow
+from db.key import bring_twins, merge_ready
 from db.pool import Connection
 from resolvers import check
 from resolvers.core import Core
-from resolvers.create import READY, SCHEDULED, Call, Creator, Moved
+from resolvers.create import FAILED, READY, SCHEDULED, Call, Creator, Moved
 from resolvers.draft import Draft, drafts, new_id
 from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
+from resolvers.follow import After, end_children, give_back
 from resolvers.gather import Gather
 
 LOST, CANCELLED, UNKNOWN, INVALID_CHILDREN, BAD_INPUT = "LOST", "CANCELLED", "UNKNOWN", "INVALID_CHILDREN", "BAD_INPUT"
@@ -144,12 +145,17 @@ class Finisher:
             return [_refuse_children(item, error)]
 
     async def _complete_plain(self, items: list[Item]) -> list[Answer]:
-        """One statement, one commit."""
+        """One statement, one commit; and a transaction for those that have to do with keys."""
 
         async def work(left: list[Item]) -> set[int]:
             found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, [_row(i) for i in left]))
-            self._freed(found)
-            return {id(left[o - 1]) for o in found.ords or ()}
+            after = After()
+            after.add(found)
+            after.tell(self.core)
+            taken = {id(left[o - 1]) for o in found.ords or ()}
+            if found.keyed:
+                taken |= await self._complete_together([left[o - 1] for o in found.keyed], keyed=True)
+            return taken
 
         return await self._settle(items, "completed", work)
 
@@ -158,34 +164,58 @@ class Finisher:
 
         async def work(left: list[Item]) -> set[int]:
             try:
-                found, made, held = await self.core.pool.run(lambda c: self._complete_within(c, left), transaction=True)
-            except Moved:
-                return set()
-            self._freed(found)
-            self.creator.tell(made)
-            for due in held:
-                self.core.due(due)
-            return {id(left[o - 1]) for o in found.ords or ()}
+                return await self._complete_together(left, keyed=False)
+            except _Keyed:
+                return await self._complete_together(left, keyed=True)
 
         return await self._settle(items, "completed", work)
 
+    async def _complete_together(self, items: list[Item], *, keyed: bool) -> set[int]:
+        """In one transaction; answers the ids of those taken. Raises _Keyed when some have to do with keys."""
+        try:
+            ords, after = await self.core.pool.run(
+                lambda c: self._complete_within(c, items, keyed=keyed), transaction=True
+            )
+        except Moved:
+            return set()
+        after.tell(self.core)
+        return {id(items[o - 1]) for o in ords}
+
     async def _complete_within(
-        self, connection: Connection, items: list[Item]
-    ) -> tuple[rows.CompletedRow, list[CreatedRow], list[float]]:
-        found = await rows.complete_tasks(connection, self.core.ns, [_row(i) for i in items])
+        self, connection: Connection, items: list[Item], *, keyed: bool
+    ) -> tuple[list[int], After]:
+        ns, after = self.core.ns, After()
+        if keyed:
+            await bring_twins(connection, ns, [(i.lease_no, i.no) for i in items], succeed=True)
+        found = await rows.complete_tasks(connection, ns, [_row(i) for i in items], keyed=keyed)
         if found.again:
             raise Moved
+        if found.keyed:
+            raise _Keyed
+        after.add(found)
+        if found.merging:
+            await merge_ready(connection, ns, found.merging)
         hit = [(items[o - 1], group) for o, group in zip(found.ords or (), found.groups or (), strict=True)]
+        joins = list(zip(found.parents or (), found.joins or (), strict=True))
         calls = [
-            Call(_NO_GROUP, i.children, (), group_no=group, spawned_by=i.no, parent_delay=i.child_delay)
+            Call(
+                _NO_GROUP,
+                i.children,
+                (),
+                group_no=group,
+                spawned_by=i.no,
+                parent_delay=i.child_delay,
+                joins=[join for parent, join in joins if parent == i.no],
+            )
             for i, group in hit
             if i.children
         ]
-        made: list[CreatedRow] = []
         if calls:
-            _, made = await self.creator.make_within(connection, calls)
-        held = await self._suspend(connection, [(i.no, i.workgroup_delay) for i, _ in hit if i.workgroup_delay])
-        return found, made, held
+            await self.creator.make_within(connection, calls, after)
+        if joins:
+            await end_children(connection, ns, after, spawned=sorted({parent for parent, _ in joins}))
+        after.due += await self._suspend(connection, [(i.no, i.workgroup_delay) for i, _ in hit if i.workgroup_delay])
+        return list(found.ords or ()), after
 
     async def _suspend(self, connection: Connection, delays: list[tuple[int, float]]) -> list[float]:
         if not delays:
@@ -193,11 +223,6 @@ class Finisher:
         workgroups = await rows.workgroups_of(connection, self.core.ns, [no for no, _ in delays])
         asked = [(workgroups[no], seconds, None) for no, seconds in delays if no in workgroups]
         return [r.due_in for r in await suspend_workgroups(connection, self.core.ns, list(asked))]
-
-    def _freed(self, found: rows.CompletedRow) -> None:
-        self.core.wake(found.freed())
-        if found.due_in is not None:
-            self.core.due(found.due_in)
 
     # -- fail -------------------------------------------------------------------------------------------------------
 
@@ -225,20 +250,34 @@ class Finisher:
         items = [i for part in batch for i in part]
 
         async def work(left: list[Item]) -> set[int]:
-            found, held = await self.core.pool.run(lambda c: self._fail_within(c, left), transaction=True)
-            self.core.wake([(f.channel, f.rank, f.no) for f in found if f.state == READY])
-            for due in [f.due_in for f in found if f.state == SCHEDULED] + held:
-                self.core.due(due)
-            return {id(left[f.ord - 1]) for f in found}
+            taken, after = await self.core.pool.run(lambda c: self._fail_within(c, left), transaction=True)
+            after.tell(self.core)
+            return {id(i) for i in taken}
 
         answers = iter(await self._settle(items, "failed", work))
         return [[next(answers) for _ in part] for part in batch]
 
-    async def _fail_within(self, connection: Connection, items: list[Item]) -> tuple[list[rows.FailedRow], list[float]]:
-        found = await rows.fail_tasks(connection, self.core.ns, [i.failure for i in items if i.failure is not None])
-        asked = [(f.workgroup, f.workgroup_delay, None) for f in found if f.workgroup and f.workgroup_delay]
-        held = await suspend_workgroups(connection, self.core.ns, list(asked)) if asked else []
-        return found, [h.due_in for h in held]
+    async def _fail_within(self, connection: Connection, items: list[Item]) -> tuple[list[Item], After]:
+        ns, after = self.core.ns, After()
+        found = await rows.fail_tasks(connection, ns, [i.failure for i in items if i.failure is not None])
+        keyed = [items[f.ord - 1] for f in found if not f.state]
+        taken = [items[f.ord - 1] for f in found if f.state]
+        if keyed:
+            await bring_twins(connection, ns, [(i.lease_no, i.no) for i in keyed], succeed=False)
+            more = await rows.fail_tasks(
+                connection, ns, [i.failure for i in keyed if i.failure is not None], keyed=True
+            )
+            taken += [keyed[f.ord - 1] for f in more if not f.is_twin]
+            found = [f for f in found if f.state] + more
+        after.places = [(f.channel, f.rank, f.no) for f in found if f.state == READY]
+        after.due = [f.due_in for f in found if f.state == SCHEDULED]
+        await end_children(connection, ns, after, failed=[f.no for f in found if f.state == FAILED])
+        asked = [
+            (f.workgroup, f.workgroup_delay, None) for f in found if f.workgroup and f.workgroup_delay and not f.is_twin
+        ]
+        if asked:
+            after.due += [h.due_in for h in await suspend_workgroups(connection, ns, list(asked))]
+        return taken, after
 
     # -- extend and release -----------------------------------------------------------------------------------------
 
@@ -289,10 +328,8 @@ class Finisher:
             return Outcome([], refused)
 
         async def work(left: list[Item]) -> set[int]:
-            pairs = [(i.lease_no, i.no) for i in left]
-            found = await self.core.pool.run(lambda c: rows.release_leases(c, self.core.ns, pairs))
-            self.core.wake([(f.channel, f.rank, f.no) for f in found])
-            return {id(left[f.ord - 1]) for f in found}
+            stood = await give_back(self.core, [(i.lease_no, i.no) for i in left])
+            return {id(left[at]) for at in stood}
 
         return _outcome(items, await self._settle(items, "", work), refused)
 
@@ -372,12 +409,16 @@ class Finisher:
 _NO_GROUP = new_id()
 
 
+class _Keyed(Exception):
+    """Some of these have to do with keys: run the transaction again, with keys."""
+
+
 class InvalidChildren(CrewError):
     code = INVALID_CHILDREN
 
 
 def _row(item: Item) -> rows.Completion:
-    return rows.Completion(item.lease_no, item.no, item.output, item.child_delay)
+    return rows.Completion(item.lease_no, item.no, item.output, item.child_delay, bool(item.children))
 
 
 def _refuse_children(item: Item, error: Exception) -> Refused:

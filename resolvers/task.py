@@ -1,4 +1,4 @@
-"""Lists of tasks, a page at a time by keyset; and retries by people."""
+"""Lists of tasks, a page at a time by keyset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from uuid import UUID
 
 from db.task import (
     TOTAL_COUNT_STOPS_AT,
@@ -16,13 +15,12 @@ from db.task import (
     count_tasks,
     page_of_tasks,
     read_tasks,
-    retry_tasks,
 )
 from resolvers import check
 from resolvers.core import Core
-from resolvers.errors import BadInput, TooLarge
+from resolvers.errors import BadInput
 
-__all__ = ["TOTAL_COUNT_STOPS_AT", "Filter", "Page", "page", "read_place", "retry", "total", "write_place"]
+__all__ = ["TOTAL_COUNT_STOPS_AT", "Filter", "Page", "page", "read_place", "total", "write_place"]
 
 
 @dataclass(slots=True)
@@ -78,13 +76,3 @@ def read_place(cursor: str | None, order: str) -> tuple[int, str | None] | None:
         f"after is {check.shown(cursor)}, which is no cursor of this list in this order: give the endCursor of its last page",
         ("after",),
     )
-
-
-async def retry(core: Core, ids: list[UUID], attempts: int) -> list[int]:
-    """The numbers of the failed tasks among `ids`, which are now ready."""
-    if len(ids) > core.limits.max_batch:
-        raise TooLarge(f"{len(ids)} ids in one call; at most {core.limits.max_batch} are allowed", ("ids",))
-    check.whole(attempts, ("attempts",), "attempts", 1, 1_000_000)
-    rows = await core.pool.run(lambda c: retry_tasks(c, core.ns, ids, attempts))
-    core.wake([(row.channel, row.rank, row.no) for row in rows])
-    return [row.no for row in rows]

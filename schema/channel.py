@@ -6,7 +6,8 @@ from typing import Annotated
 
 import strawberry
 
-from db.group import NumberedName, read_channels
+from db.group import ChannelRow, read_channels
+from resolvers import steer
 from resolvers.workgroup import checked_name, checked_place
 from schema.context import Info, page_size
 from schema.task import STATES, StateCount
@@ -18,10 +19,11 @@ of = strawberry.field
 class Channel:
     number: strawberry.Private[int]
     name: str = of(description="As its tasks name it.")
+    is_paused: bool = of(description="No task of it is handed out until it is resumed.")
 
     @classmethod
-    def of(cls, row: NumberedName) -> Channel:
-        return cls(number=row.number, name=row.name)
+    def of(cls, row: ChannelRow) -> Channel:
+        return cls(number=row.number, name=row.name, is_paused=row.is_paused)
 
     @strawberry.field(description="How many of its tasks stand in each state; states with none are left out.")
     async def counts(self, info: Info) -> list[StateCount]:
@@ -35,15 +37,31 @@ class Channel:
         return await info.context.loaders.oldest_ready.load(self.number)
 
 
+@strawberry.type(description="The channel as it is now.")
+class ChannelPayload:
+    channel: Channel = of(description="The channel.")
+
+
+async def _read(info: Info, name: str) -> Channel | None:
+    core = info.context.core
+    found = await read_channels(core.pool, core.ns, [name], None, 1)
+    return Channel.of(found[0]) if found else None
+
+
+async def _payload(info: Info, name: str) -> ChannelPayload:
+    found = await _read(info, name)
+    if found is None:
+        raise LookupError(f"channel {name} has vanished")
+    return ChannelPayload(channel=found)
+
+
 @strawberry.type
 class ChannelQuery:
     @strawberry.field(description="A channel by its name; null when no task ever named it.")
     async def channel(
         self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
     ) -> Channel | None:
-        core = info.context.core
-        found = await read_channels(core.pool, core.ns, [checked_name(name)], None, 1)
-        return Channel.of(found[0]) if found else None
+        return await _read(info, checked_name(name))
 
     @strawberry.field(description="In order of name; `after` is the last name seen.")
     async def channels(
@@ -54,3 +72,25 @@ class ChannelQuery:
     ) -> list[Channel] | None:
         core, size = info.context.core, page_size(first, 100, info)
         return [Channel.of(row) for row in await read_channels(core.pool, core.ns, None, checked_place(after), size)]
+
+
+@strawberry.type
+class ChannelMutation:
+    @strawberry.mutation(
+        description=(
+            "Hand out no task of this channel until it is resumed, however many it has and whenever they are created. "
+            "Running tasks go on. Makes the channel when no task has named it yet."
+        )
+    )
+    async def pause_channel(
+        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name; 1 to 255 characters.")]
+    ) -> ChannelPayload | None:
+        await steer.pause_channel(info.context.core, name)
+        return await _payload(info, name)
+
+    @strawberry.mutation(description="Hand out its tasks again. They can be claimed when the call returns.")
+    async def resume_channel(
+        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
+    ) -> ChannelPayload | None:
+        await steer.resume_channel(info.context.core, name)
+        return await _payload(info, name)

@@ -178,7 +178,22 @@ def _coercion(kind: Any) -> Coerce:
         return _object(kind)
     if isinstance(kind, GraphQLScalarType):
         return _SCALARS.get(kind.name) or _own_scalar(kind)
+    if isinstance(kind, GraphQLEnumType):
+        return _member(kind)
     raise NotCovered
+
+
+def _member(kind: GraphQLEnumType) -> Coerce:
+    members = {member.name: member for member in kind.extensions[STRAWBERRY].wrapped_cls}
+
+    def take(value: Any) -> Any:
+        if value is None:
+            return None
+        if type(value) is not str or value not in members:
+            raise NotCovered
+        return members[value]
+
+    return take
 
 
 def _plain(*kinds: type) -> Coerce:

@@ -11,7 +11,7 @@ import strawberry
 from db import group as rows
 from db.group import GroupCountRow, GroupRow
 from db.task import links_among
-from resolvers import check
+from resolvers import check, steer
 from resolvers import group as deciding
 from resolvers.create import Made
 from schema.context import Info, asks_only, page_size
@@ -91,6 +91,7 @@ class TaskGroup:
     group_no: strawberry.Private[int]
     id: strawberry.ID = of(description="A UUID: the creator's, or made by the server.")
     name: str = of(description="What people call it; 1 to 1,000 characters.")
+    is_paused: bool = of(description="No task of it is handed out until it is resumed.")
     metadata: JSON | None = of(description="Free labels.")
     created_at: datetime = of(description="When it was created.")
 
@@ -100,6 +101,7 @@ class TaskGroup:
             group_no=row.group_no,
             id=strawberry.ID(str(row.id)),
             name=row.name,
+            is_paused=row.is_paused,
             metadata=json_or_none(row.metadata),
             created_at=row.created_at,
         )
@@ -201,6 +203,7 @@ class CreateTaskGroupInput(NullMeansDefault):
             "call made, in order, and creates nothing."
         ),
     )
+    is_paused: bool | None = of(default=False, description="Hand out none of its tasks until it is resumed.")
     metadata: JSON | None = of(default=None, description="Free labels; up to 1 MiB.")
     tasks: list[NewTask] | None = of(default=None, description="Its first tasks, in any order; at most 10,000.")
 
@@ -227,6 +230,12 @@ class CreateTaskGroupsPayload:
     groups: list[CreateTaskGroupPayload] = of(description="The groups with their tasks.")
 
 
+@strawberry.type(description="A group that a call was about.")
+class TaskGroupPayload:
+    task_group: TaskGroup = of(description="The group as it is now.")
+    affected: int = of(description="How many tasks it touched: those READY that are held or freed by it.")
+
+
 @strawberry.type(description="What was made, in the order sent.")
 class CreateTasksPayload:
     tasks: list[Task] = of(description="The tasks, in the order sent.")
@@ -242,7 +251,9 @@ async def _group(info: Info, made: Made, read: bool) -> TaskGroup:
 
 def _bare_group(made: Made) -> TaskGroup:
     """For a caller who asks for no more than the id."""
-    return TaskGroup(group_no=0, id=strawberry.ID(str(made.group_id)), name="", metadata=None, created_at=datetime.min)
+    group = TaskGroup.__new__(TaskGroup)
+    group.id = strawberry.ID(str(made.group_id))
+    return group
 
 
 async def _tasks(info: Info, made: Made, read: bool) -> list[Task]:
@@ -336,3 +347,22 @@ class GroupMutation:
     ) -> CreateTasksPayload | None:
         made = await info.context.services.creator.tasks(input.group_id, input.tasks, ("input",))
         return CreateTasksPayload(tasks=await _tasks(info, made, not asks_only(info, "tasks", _ID)))
+
+    @strawberry.mutation(
+        description=(
+            "Hand out no task of the group until it is resumed, whenever they are created or become ready. What runs may "
+            "finish."
+        )
+    )
+    async def pause_task_group(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The group's UUID.")]
+    ) -> TaskGroupPayload | None:
+        row, affected = await steer.pause_group(info.context.core, id)
+        return TaskGroupPayload(task_group=TaskGroup.of(row), affected=affected)
+
+    @strawberry.mutation(description="Hand out its tasks again. They can be claimed when the call returns.")
+    async def resume_task_group(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The group's UUID.")]
+    ) -> TaskGroupPayload | None:
+        row, affected = await steer.resume_group(info.context.core, id)
+        return TaskGroupPayload(task_group=TaskGroup.of(row), affected=affected)

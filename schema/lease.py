@@ -18,7 +18,17 @@ from schema.context import Info, asks_only, page_size
 from schema.group import bare_task
 from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
-from schema.task import STATES, NewTask, RetryPolicy, Task, TaskState, json_or_none, tasks_in_order
+from schema.task import (
+    POLICIES,
+    STATES,
+    NewTask,
+    ParentFailurePolicy,
+    RetryPolicy,
+    Task,
+    TaskState,
+    json_or_none,
+    tasks_in_order,
+)
 
 of = strawberry.field
 
@@ -59,7 +69,7 @@ class Lease:
     attempt: int = of(description="Which attempt this is, counted from 1.")
     expires_at: datetime = of(description="When the server may take it back: extend it before then.")
 
-    @strawberry.field(description="What the parents produced, in the order they were named.")
+    @strawberry.field(description="What the parents produced, in the order they were named, then the adopted ones.")
     async def parents(
         self,
         info: Info,
@@ -96,13 +106,13 @@ class ClaimedTask:
 
     state = TaskState.RUNNING
     held_by: tuple[()] = ()
-    not_before = output = progress = progress_message = ready_at = finished_at = None
+    merged_into_no = not_before = output = progress = progress_message = ready_at = finished_at = None
 
     def __init__(self, row: ClaimedRow, worker: str) -> None:
         self.row, self.worker_id = row, worker
 
     def __getattr__(self, name: str) -> Any:
-        """no, group_no, name, channel, workgroup, run_after, attempt, is_seed, created_at, started_at: as in the row."""
+        """no, group_no, name, channel, workgroup, key, run_after, attempt, is_seed, created_at, started_at: as in the row."""
         return getattr(self.row, name)
 
     @property
@@ -112,6 +122,14 @@ class ClaimedTask:
     @property
     def spawned_by_no(self) -> int | None:
         return self.row.spawned_by
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        return self.row.timeout
+
+    @property
+    def on_parent_failure(self) -> ParentFailurePolicy:
+        return POLICIES[self.row.on_parent_failure]
 
     @property
     def priority(self) -> int:
@@ -162,7 +180,8 @@ class LeaseErrorCode(enum.Enum):
     INVALID_CHILDREN = strawberry.enum_value(
         "INVALID_CHILDREN",
         description=(
-            "The children are not a valid continuation (a cycle, an unknown ref, a bad field); the lease still stands."
+            "The children are not a valid continuation (a cycle, an unknown ref, a bad field, a key that REJECT refuses); "
+            "the lease still stands."
         ),
     )
     BAD_INPUT = strawberry.enum_value(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
-from schema.channel import ChannelQuery
+from schema.channel import ChannelMutation, ChannelQuery
 from schema.group import GroupMutation, GroupQuery
 from schema.lease import LeaseMutation
 from schema.scalars import SCALARS
@@ -26,7 +26,7 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Se
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, WorkgroupMutation):
+class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
     pass
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import strawberry
 
 from db.task import EdgeRow, ErrorRow, TaskRow, read_tasks
-from resolvers import check
+from resolvers import check, steer
 from resolvers import task as deciding
-from resolvers.errors import BadInput
 from schema.context import Info, page_size
 from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
@@ -29,7 +27,9 @@ class TaskState(enum.Enum):
     SCHEDULED = strawberry.enum_value(
         1, description="Waits for its time: delayed by its creator, or backing off after an error."
     )
-    READY = strawberry.enum_value(2, description="Can be claimed now (unless its workgroup holds it back).")
+    READY = strawberry.enum_value(
+        2, description="Can be claimed now (unless its group, workgroup or channel holds it back)."
+    )
     RUNNING = strawberry.enum_value(3, description="Leased to a worker.")
     MERGED = strawberry.enum_value(
         4, description="Rides along with a running task of the same channel and key, and ends with it."
@@ -56,6 +56,70 @@ class Hold(enum.Enum):
     WORKGROUP_LIMITED = strawberry.enum_value("WORKGROUP_LIMITED", description="Its workgroup is at its limit.")
 
 
+HOLDS = (Hold.TASK_PAUSED, Hold.GROUP_PAUSED, Hold.CHANNEL_PAUSED, Hold.WORKGROUP_SUSPENDED)
+"""By the bits that rows carry, lowest first."""
+
+
+@strawberry.enum(description="What a task does when a parent fails or is cancelled.")
+class ParentFailurePolicy(enum.Enum):
+    BLOCK = strawberry.enum_value(
+        0,
+        description=("Wait. A FAILED parent may be retried, a CANCELLED one reset, the child itself cancelled."),
+    )
+    CANCEL = strawberry.enum_value(
+        1,
+        description=(
+            "Be cancelled as soon as one parent has FAILED or is CANCELLED, and so on down. A later retry of the parent does "
+            "not bring it back; resetting the cancelled task itself does."
+        ),
+    )
+    RUN = strawberry.enum_value(2, description="Run once every parent has ended, however it ended.")
+
+
+POLICIES = list(ParentFailurePolicy)
+
+
+@strawberry.enum(description="What the parent link waits for.")
+class WaitFor(enum.Enum):
+    TASK = strawberry.enum_value(0, description="The parent itself.")
+    SUBTREE = strawberry.enum_value(
+        1,
+        description=(
+            "The parent and everything it goes on to spawn, to any depth: the join of a tree that is still growing. Spawned "
+            "means made in `completeTasks.children` of the parent or of a task so spawned, whatever parents it names. The "
+            "join itself, what waits for it, and other joins of the same subtree never count; a join that has started is "
+            "left alone."
+        ),
+    )
+
+
+@strawberry.enum(description="What becomes of a task whose channel and key another task has.")
+class DuplicatePolicy(enum.Enum):
+    MERGE = strawberry.enum_value(
+        0,
+        description=(
+            "Do the work once: while one task of the channel and key runs, its READY twins, held or not, in whatever group, "
+            "are MERGED into it, and BLOCKED and SCHEDULED ones when they become READY (so that order always holds). All end "
+            "with it: same output, and their own children follow. A failed attempt counts as an attempt of each, with one "
+            "error entry each (keepAttempt and discard hold for each as well); then each goes on by its own retry policy, "
+            "and whichever is claimed next carries the rest. If the runner is cancelled, deleted, reset or released, or "
+            "loses its lease, its twins are READY as before. Continuations and childrenDelaySeconds are the runner's alone. "
+            "A task made after its twin has ended is new work."
+        ),
+    )
+    RETURN_EXISTING = strawberry.enum_value(
+        1,
+        description=(
+            "Answer with the task of this channel and key that has not ended, whatever its group; create nothing. The oldest "
+            "of several."
+        ),
+    )
+    REJECT = strawberry.enum_value(
+        2, description="Refuse with DUPLICATE_KEY while one of this channel and key has not ended."
+    )
+    ALLOW = strawberry.enum_value(3, description="Create it and run it all the same; it neither merges nor is merged.")
+
+
 @strawberry.enum(description="The order of a list of tasks.")
 class TaskOrder(enum.Enum):
     CREATED_ASC = strawberry.enum_value("created_asc", description="Oldest first.")
@@ -70,7 +134,7 @@ class TaskOrder(enum.Enum):
     description=(
         "The delay after the n-th counted failure (since creation or the last retry by a person) is "
         "delaySeconds × backoff^(n−1), at most maxDelaySeconds, give or take 10 % so that retries do not come in step. "
-        "A lost lease counts as an attempt and does not delay."
+        "A time-out is a failure like any other; a lost lease counts as an attempt and does not delay."
     )
 )
 class RetryPolicy:
@@ -83,7 +147,9 @@ class RetryPolicy:
 @strawberry.type(description="What one failed attempt reported.")
 class TaskError:
     attempt: int = of(description="Which attempt failed, counted from 1.")
-    error: JSON = of(description="As the worker sent it: a string or an object. A lost lease writes one too.")
+    error: JSON = of(
+        description="As the worker sent it: a string or an object. A lost lease and a time-out write one too."
+    )
     worker_id: str | None = of(description="The worker that had the task.")
     started_at: datetime | None = of(description="When that attempt started.")
     at: datetime = of(description="When it failed.")
@@ -104,6 +170,7 @@ class Task:
     no: strawberry.Private[int]
     group_no: strawberry.Private[int]
     spawned_by_no: strawberry.Private[int | None]
+    merged_into_no: strawberry.Private[int | None]
     id: strawberry.ID = of(description="A UUID: the creator's, or made by the server.")
     name: str = of(description="What people call it; 1 to 1,000 characters.")
     channel: str = of(
@@ -114,9 +181,13 @@ class Task:
     workgroup: str | None = of(
         description="Tasks that share a rate limit share a workgroup: all of them can be suspended at once."
     )
+    key: str | None = of(description="Tasks of one channel with the same key are the same work: it is done once.")
     state: TaskState = of(description="Where it stands in its life.")
     held_by: list[Hold] = of(
-        description="What holds a task back that its state alone would let run: a suspended workgroup."
+        description=(
+            "What holds a task back that its state alone would let run: paused itself, in a paused group or channel, in a "
+            "suspended or full workgroup."
+        )
     )
     priority: int = of(description="Higher goes first; within one priority, the oldest.")
     run_after: datetime | None = of(description="Its own earliest time, if it has one.")
@@ -135,10 +206,12 @@ class Task:
         description="How many more attempts may be started; the running one no longer counts among them."
     )
     retry: RetryPolicy = of(description="How often and when it is tried again.")
+    timeout_seconds: float | None = of(description="The longest one attempt may take, in seconds.")
     progress_weight: int = of(description="How much it counts in the progress of its group.")
     progress: float | None = of(description="0 to 1, as last reported by its worker.")
     progress_message: str | None = of(description="What its worker last said of its progress.")
     is_seed: bool = of(description="Seed tasks survive a reset of their group; the others are rebuilt by them.")
+    on_parent_failure: ParentFailurePolicy = of(description="What it does when a parent fails or is cancelled.")
     metadata: JSON | None = of(description="Free labels; a trace context travels here too.")
     worker_id: str | None = of(description="The worker that runs it, or ran it last.")
     lease_expires_at: datetime | None = of(description="When its lease runs out, while RUNNING.")
@@ -153,12 +226,14 @@ class Task:
             no=row.no,
             group_no=row.group_no,
             spawned_by_no=row.spawned_by,
+            merged_into_no=row.merged_into,
             id=strawberry.ID(str(row.id)),
             name=row.name,
             channel=row.channel,
             workgroup=row.workgroup,
+            key=row.key,
             state=STATES[row.state],
-            held_by=[Hold.WORKGROUP_SUSPENDED] if row.suspended else [],
+            held_by=[hold for bit, hold in enumerate(HOLDS) if row.holds >> bit & 1] if row.holds else [],
             priority=row.priority,
             run_after=row.run_after,
             not_before=row.not_before,
@@ -172,10 +247,12 @@ class Task:
                 backoff=row.backoff,
                 max_delay_seconds=row.max_delay,
             ),
+            timeout_seconds=row.timeout,
             progress_weight=row.weight,
             progress=row.progress,
             progress_message=row.progress_message,
             is_seed=row.is_seed,
+            on_parent_failure=POLICIES[row.on_parent_failure],
             metadata=json_or_none(row.metadata),
             worker_id=row.worker_id,
             lease_expires_at=row.lease_expires_at,
@@ -206,7 +283,7 @@ class Task:
         rows = await info.context.loaders.errors.load(self.no)
         return [TaskError.of(row) for row in rows[max(0, len(rows) - n) :]]
 
-    @strawberry.field(description="In the order they were named.")
+    @strawberry.field(description="In the order they were named, then those adopted through a SUBTREE link.")
     async def parents(
         self,
         info: Info,
@@ -237,6 +314,13 @@ class Task:
         row = await info.context.loaders.tasks.load(self.spawned_by_no)
         return None if row is None else Task.of(row)
 
+    @strawberry.field(description="The task whose result this one takes, while MERGED and after.")
+    async def merged_into(self, info: Info) -> Task | None:
+        if self.merged_into_no is None:
+            return None
+        row = await info.context.loaders.tasks.load(self.merged_into_no)
+        return None if row is None else Task.of(row)
+
 
 def json_or_none(text: str | None) -> JSON | None:
     return None if text is None else JSON(text)
@@ -255,10 +339,17 @@ async def tasks_in_order(info: Info, nos: list[int]) -> list[Task]:
 class TaskEdge:
     parent_id: strawberry.ID = of(description="The task that goes first.")
     child_id: strawberry.ID = of(description="The task that waits for it.")
+    wait_for: WaitFor = of(description="What the child waits for.")
+    is_adopted: bool = of(description="Not named by anyone: it came through a SUBTREE link.")
 
     @classmethod
     def of(cls, row: EdgeRow) -> TaskEdge:
-        return cls(parent_id=strawberry.ID(str(row.parent_id)), child_id=strawberry.ID(str(row.child_id)))
+        return cls(
+            parent_id=strawberry.ID(str(row.parent_id)),
+            child_id=strawberry.ID(str(row.child_id)),
+            wait_for=WaitFor.SUBTREE if row.subtree else WaitFor.TASK,
+            is_adopted=row.adopted,
+        )
 
 
 @strawberry.type(description="How many tasks stand in a state.")
@@ -329,6 +420,7 @@ class TaskFilter:
     channels: list[str] | None = of(default=None, description="In one of these channels.")
     workgroups: list[str] | None = of(default=None, description="In one of these workgroups.")
     group_id: strawberry.ID | None = of(default=None, description="In this group.")
+    key: str | None = of(default=None, description="With this key.")
     worker_id: str | None = of(default=None, description="Run by this worker, now or last.")
     name_contains: str | None = of(default=None, description="With this text in its name, in any case.")
     created_after: datetime | None = of(default=None, description="Created after this instant.")
@@ -344,6 +436,7 @@ class TaskFilter:
             channels=self.channels,
             workgroups=self.workgroups,
             group_id=None if self.group_id is None else check.uuid(self.group_id, (*path, "groupId"), "groupId"),
+            key=_words(self.key, (*path, "key"), "key"),
             worker_id=_words(self.worker_id, (*path, "workerId"), "workerId"),
             name_contains=_words(self.name_contains, (*path, "nameContains"), "nameContains"),
             created_after=check.instant(self.created_after, (*path, "createdAfter"), "createdAfter"),
@@ -368,6 +461,7 @@ async def page_of_tasks(
 class ParentInput(NullMeansDefault):
     id: strawberry.ID | None = of(default=None, description="A task that exists, in the same group.")
     ref: str | None = of(default=None, description="Or one made in this call.")
+    wait_for: WaitFor | None = of(default=WaitFor.TASK, description="What to wait for.")
 
 
 @strawberry.input(description="How often and when a task is tried again.")
@@ -392,6 +486,13 @@ class NewTask(NullMeansDefault):
     ref: str | None = of(default=None, description="A name for this task inside this call, for `parents` to point at.")
     parents: list[ParentInput] | None = of(default=None, description="The tasks that must succeed before it.")
     workgroup: str | None = of(default=None, description="The rate limit it shares; 1 to 255 characters.")
+    key: str | None = of(
+        default=None,
+        description="Tasks of one channel with the same key are the same work: it is done once. 1 to 1,000 characters.",
+    )
+    on_duplicate: DuplicatePolicy | None = of(
+        default=DuplicatePolicy.MERGE, description="What becomes of it while another has its channel and key."
+    )
     input: JSON | None = of(default=None, description="What its worker needs; up to 1 MiB.")
     priority: int | None = of(default=0, description="Higher goes first; within one priority, the oldest.")
     run_after: datetime | None = of(default=None, description="Not before this instant.")
@@ -399,11 +500,20 @@ class NewTask(NullMeansDefault):
         default=None, description="Instead of runAfter (not with it): counted from now by the server's clock."
     )
     retry: RetryInput | None = of(default=None, description="How often and when it is tried again.")
+    timeout_seconds: float | None = of(
+        default=None,
+        description=(
+            "The longest one attempt may take, whatever its lease: after it the attempt has failed. 0.001 seconds to a year."
+        ),
+    )
     progress_weight: int | None = of(
         default=1, description="How much it counts in the progress of its group, 0 to 1,000,000."
     )
     is_seed: bool | None = of(
         default=False, description="Survives a reset of its group; the others are rebuilt by the seeds."
+    )
+    on_parent_failure: ParentFailurePolicy | None = of(
+        default=ParentFailurePolicy.BLOCK, description="What it does when a parent fails or is cancelled."
     )
     metadata: JSON | None = of(default=None, description="Free labels; up to 1 MiB.")
 
@@ -440,24 +550,86 @@ class TaskQuery:
         return await page_of_tasks(info, narrowed, order_by or TaskOrder.CREATED_DESC, size, after)
 
 
+_ids = strawberry.argument(description="Which tasks, by their UUIDs; at most 10,000. Either these or a filter.")
+_filter = strawberry.argument(description="Or all tasks that match; it names at least one thing.")
+
+
+async def _chosen(
+    info: Info, ids: list[strawberry.ID] | None, filter: TaskFilter | None, states: tuple[int, ...]
+) -> list[int]:
+    uuids = None if ids is None else [check.uuid(i, ("ids", n), "id") for n, i in enumerate(ids)]
+    return await steer.chosen(info.context.core, uuids, filter.narrowed() if filter else None, states)
+
+
+async def _changed(info: Info, nos: list[int]) -> TasksPayload:
+    return TasksPayload(tasks=await tasks_in_order(info, nos[:1000]), affected=len(nos))
+
+
 @strawberry.type
 class TaskMutation:
     @strawberry.mutation(
         description=(
             "Set the remaining attempts of failed tasks (and only those) and make them ready at once. Ids of tasks that "
-            "have not failed, or do not exist, are passed over."
+            "have not failed, or do not exist, are passed over. Either `ids` or a `filter` that names at least one thing."
         )
     )
     async def retry_tasks(
         self,
         info: Info,
-        ids: Annotated[list[strawberry.ID] | None, strawberry.argument(description="Which tasks.")] = None,
+        ids: Annotated[list[strawberry.ID] | None, _ids] = None,
+        filter: Annotated[TaskFilter | None, _filter] = None,
         attempts: Annotated[
             int | None, strawberry.argument(description="How many more attempts each gets, 1 to 1,000,000.")
         ] = 2,
     ) -> TasksPayload | None:
-        if not ids:
-            raise BadInput("ids is empty: name at least one task", ("ids",))
-        uuids: list[UUID] = [check.uuid(i, ("ids", n), "id") for n, i in enumerate(ids)]
-        nos = await deciding.retry(info.context.core, uuids, 2 if attempts is None else attempts)
-        return TasksPayload(tasks=await tasks_in_order(info, nos[:1000]), affected=len(nos))
+        nos = await _chosen(info, ids, filter, steer.FAILED)
+        return await _changed(info, await steer.retry(info.context.core, nos, 2 if attempts is None else attempts))
+
+    @strawberry.mutation(
+        description=(
+            "Cancel tasks that are not settled (FAILED ones too); a running one's lease is told at its next beat. Ids of "
+            "tasks that are settled, or do not exist, are passed over. Either `ids` or a `filter` that names at least one "
+            "thing."
+        )
+    )
+    async def cancel_tasks(
+        self,
+        info: Info,
+        ids: Annotated[list[strawberry.ID] | None, _ids] = None,
+        filter: Annotated[TaskFilter | None, _filter] = None,
+        descendants: Annotated[
+            bool | None,
+            strawberry.argument(description="Theirs too: along the links that someone named, not along adopted ones."),
+        ] = False,
+    ) -> TasksPayload | None:
+        nos = await _chosen(info, ids, filter, steer.UNSETTLED)
+        return await _changed(info, await steer.cancel(info.context.core, nos, with_descendants=bool(descendants)))
+
+    @strawberry.mutation(
+        description=(
+            "Hand these tasks out no more until they are resumed; what runs may finish. Those that have ended, are paused "
+            "already, or do not exist are passed over."
+        )
+    )
+    async def pause_tasks(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
+        ],
+    ) -> TasksPayload | None:
+        nos = await _chosen(info, ids, None, ())
+        return await _changed(info, await steer.pause_tasks(info.context.core, nos))
+
+    @strawberry.mutation(
+        description="Hand these tasks out again. They can be claimed when the call returns. Those not paused are passed over."
+    )
+    async def resume_tasks(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
+        ],
+    ) -> TasksPayload | None:
+        nos = await _chosen(info, ids, None, ())
+        return await _changed(info, await steer.resume_tasks(info.context.core, nos))

@@ -94,7 +94,7 @@ async def running_loops(services: Services) -> AsyncIterator[None]:
         "fold": lambda: upkeep.fold(core),
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
-        "claims": lambda: upkeep.claims(core),
+        "forget": lambda: upkeep.forget(core),
         "floor": services.dispatcher.floor,
     }
     loops = [asyncio.create_task(forever(name, step), name=name) for name, step in steps.items()]

@@ -12,6 +12,8 @@ CREATE TABLE public.blocked (
     attempt integer NOT NULL,
     remaining integer NOT NULL,
     failures integer NOT NULL,
+    key text,
+    policy smallint DEFAULT 0 NOT NULL,
     CONSTRAINT blocked_waits_for_someone CHECK ((open > 0))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
@@ -47,14 +49,17 @@ CREATE TABLE public.done (
     worker integer,
     started_at timestamp with time zone,
     at timestamp with time zone DEFAULT now() NOT NULL,
-    output json
+    output json,
+    merged_into bigint
 );
 
 CREATE TABLE public.edge (
     ns integer NOT NULL,
     parent bigint NOT NULL,
     child bigint NOT NULL,
-    place integer NOT NULL
+    place integer NOT NULL,
+    subtree boolean DEFAULT false NOT NULL,
+    adopted boolean DEFAULT false NOT NULL
 );
 
 CREATE TABLE public.error (
@@ -121,7 +126,8 @@ CREATE TABLE public.failed (
     remaining integer NOT NULL,
     worker integer,
     started_at timestamp with time zone,
-    at timestamp with time zone DEFAULT now() NOT NULL
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    key text
 );
 
 CREATE TABLE public.fold (
@@ -143,6 +149,13 @@ CREATE TABLE public.hold (
     reason text
 );
 
+CREATE TABLE public.keyed (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    no bigint NOT NULL
+);
+
 CREATE TABLE public.lease (
     ns integer NOT NULL,
     lease_no bigint NOT NULL,
@@ -158,6 +171,9 @@ CREATE TABLE public.lease (
     attempts integer[] NOT NULL,
     remainings integer[] NOT NULL,
     failures integer[] NOT NULL,
+    keys text[] DEFAULT '{}'::text[] NOT NULL,
+    deadline timestamp with time zone,
+    runner bigint,
     CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
@@ -168,6 +184,7 @@ ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN keys SET STORAGE EXTERNAL;
 
 CREATE SEQUENCE public.lease_no
     START WITH 1
@@ -175,6 +192,21 @@ CREATE SEQUENCE public.lease_no
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
+
+CREATE TABLE public.merged (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    into_no bigint NOT NULL,
+    channel integer NOT NULL,
+    rank integer NOT NULL,
+    workgroup integer NOT NULL,
+    group_no bigint NOT NULL,
+    attempt integer NOT NULL,
+    remaining integer NOT NULL,
+    failures integer NOT NULL,
+    key text NOT NULL,
+    ready_at timestamp with time zone NOT NULL
+);
 
 CREATE TABLE public.migration (
     number integer NOT NULL,
@@ -198,7 +230,15 @@ CREATE TABLE public.parked (
     attempt integer NOT NULL,
     remaining integer NOT NULL,
     failures integer NOT NULL,
-    ready_at timestamp with time zone NOT NULL
+    ready_at timestamp with time zone NOT NULL,
+    key text COLLATE pg_catalog."C",
+    paused boolean DEFAULT false NOT NULL
+);
+
+CREATE TABLE public.pause (
+    ns integer NOT NULL,
+    kind smallint NOT NULL,
+    ref bigint NOT NULL
 );
 
 CREATE TABLE public.progress (
@@ -218,9 +258,18 @@ CREATE TABLE public.ready (
     attempt integer NOT NULL,
     remaining integer NOT NULL,
     failures integer NOT NULL,
-    ready_at timestamp with time zone DEFAULT now() NOT NULL
+    ready_at timestamp with time zone DEFAULT now() NOT NULL,
+    key text COLLATE pg_catalog."C"
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+CREATE TABLE public.runner (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    no bigint
+)
+WITH (fillfactor='70');
 
 CREATE TABLE public.scheduled (
     ns integer NOT NULL,
@@ -232,7 +281,8 @@ CREATE TABLE public.scheduled (
     group_no bigint NOT NULL,
     attempt integer NOT NULL,
     remaining integer NOT NULL,
-    failures integer NOT NULL
+    failures integer NOT NULL,
+    key text
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
 
@@ -269,6 +319,10 @@ CREATE TABLE public.task (
     is_seed boolean DEFAULT false NOT NULL,
     spawned_by bigint,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    key text,
+    on_duplicate smallint DEFAULT 0 NOT NULL,
+    timeout double precision,
+    on_parent_failure smallint DEFAULT 0 NOT NULL,
     CONSTRAINT attempts_are_positive CHECK ((max_attempts > 0))
 );
 
@@ -292,10 +346,27 @@ CREATE SEQUENCE public.task_no
 CREATE VIEW public.task_place AS
  SELECT t.ns,
     t.no,
+    t.id,
     t.group_no,
     t.channel,
     t.workgroup,
+    t.rank,
+    t.name,
+    t.input,
+    t.metadata,
+    t.run_after,
+    t.max_attempts,
+    t.retry_delay,
+    t.backoff,
+    t.max_delay,
     t.weight,
+    t.is_seed,
+    t.spawned_by,
+    t.created_at,
+    t.key,
+    t.on_duplicate,
+    t.timeout,
+    t.on_parent_failure,
     (
         CASE
             WHEN (d.no IS NOT NULL) THEN (d.outcome)::integer
@@ -303,22 +374,26 @@ CREATE VIEW public.task_place AS
             WHEN (b.no IS NOT NULL) THEN 0
             WHEN (s.no IS NOT NULL) THEN 1
             WHEN (f.no IS NOT NULL) THEN 6
+            WHEN (m.no IS NOT NULL) THEN 4
             ELSE 3
         END)::smallint AS state,
     COALESCE(s.run_at, b.run_at) AS run_at,
-    COALESCE(r.ready_at, p.ready_at) AS ready_at,
-    COALESCE(d.attempt, r.attempt, p.attempt, b.attempt, s.attempt, f.attempt) AS attempt,
-    COALESCE(d.remaining, r.remaining, p.remaining, b.remaining, s.remaining, f.remaining) AS remaining,
+    COALESCE(r.ready_at, p.ready_at, m.ready_at) AS ready_at,
+    COALESCE(d.attempt, r.attempt, p.attempt, b.attempt, s.attempt, f.attempt, m.attempt) AS attempt,
+    COALESCE(d.remaining, r.remaining, p.remaining, b.remaining, s.remaining, f.remaining, m.remaining) AS remaining,
     COALESCE(d.worker, f.worker) AS worker,
     COALESCE(d.started_at, f.started_at) AS started_at,
-    COALESCE(d.at, f.at) AS finished_at
-   FROM ((((((public.task t
+    COALESCE(d.at, f.at) AS finished_at,
+    COALESCE(d.merged_into, m.into_no) AS merged_into,
+    d.output
+   FROM (((((((public.task t
      LEFT JOIN public.done d ON (((d.ns = t.ns) AND (d.no = t.no))))
      LEFT JOIN public.ready r ON (((r.ns = t.ns) AND (r.channel = t.channel) AND (r.rank = t.rank) AND (r.no = t.no))))
      LEFT JOIN public.parked p ON (((p.ns = t.ns) AND (p.no = t.no))))
      LEFT JOIN public.blocked b ON (((b.ns = t.ns) AND (b.no = t.no))))
      LEFT JOIN public.scheduled s ON (((s.ns = t.ns) AND (s.no = t.no))))
-     LEFT JOIN public.failed f ON (((f.ns = t.ns) AND (f.no = t.no))));
+     LEFT JOIN public.failed f ON (((f.ns = t.ns) AND (f.no = t.no))))
+     LEFT JOIN public.merged m ON (((m.ns = t.ns) AND (m.no = t.no))));
 
 CREATE TABLE public.worker (
     ns integer NOT NULL,
@@ -344,16 +419,17 @@ CREATE VIEW public.task_now AS
     t.name,
     c.name AS channel,
     w.name AS workgroup,
-    p.state,
+    t.key,
+    t.state,
     (- t.rank) AS priority,
     t.input,
-    d.output,
+    t.output,
     t.metadata,
     t.run_after,
         CASE
-            WHEN (p.state = ANY (ARRAY[0, 1, 2])) THEN GREATEST(
+            WHEN (t.state = ANY (ARRAY[0, 1, 2])) THEN GREATEST(
             CASE
-                WHEN (p.run_at > now()) THEN p.run_at
+                WHEN (t.run_at > now()) THEN t.run_at
                 ELSE NULL::timestamp with time zone
             END,
             CASE
@@ -362,37 +438,63 @@ CREATE VIEW public.task_now AS
             END)
             ELSE NULL::timestamp with time zone
         END AS not_before,
-    ((p.state = 2) AND COALESCE((h.until > now()), false)) AS suspended,
-    COALESCE(p.attempt, l.attempt, 0) AS attempt,
-    COALESCE(p.remaining, l.remaining, 0) AS remaining,
+        CASE
+            WHEN (t.state = 2) THEN (((
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.no)))) THEN 1
+                ELSE 0
+            END +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.group_no)))) THEN 2
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 3) AND (x.ref = t.channel)))) THEN 4
+                ELSE 0
+            END) +
+            CASE
+                WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END)
+            ELSE 0
+        END AS holds,
+    COALESCE(t.attempt, l.attempt, 0) AS attempt,
+    COALESCE(t.remaining, l.remaining, 0) AS remaining,
     t.max_attempts,
     t.retry_delay,
     t.backoff,
     t.max_delay,
+    t.timeout,
+    t.on_parent_failure,
     t.weight,
     t.is_seed,
     o.fraction AS progress,
     o.message AS progress_message,
     t.spawned_by,
+    t.merged_into,
     k.name AS worker_id,
     l.until AS lease_expires_at,
     t.created_at,
-    p.ready_at,
-    COALESCE(l.started_at, p.started_at,
+    t.ready_at,
+    COALESCE(l.started_at, t.started_at,
         CASE
-            WHEN (p.attempt > 0) THEN ( SELECT max(e.started_at) AS max
+            WHEN (t.attempt > 0) THEN ( SELECT max(e.started_at) AS max
                FROM public.error e
               WHERE ((e.ns = t.ns) AND (e.no = t.no)))
             ELSE NULL::timestamp with time zone
         END) AS started_at,
-    p.finished_at
-   FROM (((((((((public.task t
-     JOIN public.task_place p ON (((p.ns = t.ns) AND (p.no = t.no))))
+    t.finished_at
+   FROM (((((((public.task_place t
      JOIN public.task_group g ON (((g.ns = t.ns) AND (g.group_no = t.group_no))))
      JOIN public.channel c ON (((c.ns = t.ns) AND (c.channel = t.channel))))
      LEFT JOIN public.workgroup w ON (((w.ns = t.ns) AND (w.workgroup = t.workgroup))))
      LEFT JOIN public.hold h ON (((h.ns = t.ns) AND (h.workgroup = t.workgroup))))
-     LEFT JOIN public.done d ON (((d.ns = t.ns) AND (d.no = t.no))))
      LEFT JOIN public.progress o ON (((o.ns = t.ns) AND (o.no = t.no))))
      LEFT JOIN LATERAL ( SELECT x.worker,
             x.until,
@@ -401,9 +503,9 @@ CREATE VIEW public.task_now AS
             u.remaining
            FROM (public.lease x
              CROSS JOIN LATERAL UNNEST(x.nos, x.attempts, x.remainings) u(no, attempt, remaining))
-          WHERE ((p.state = 3) AND (x.ns = t.ns) AND (x.nos @> ARRAY[t.no]) AND (u.no = t.no))
+          WHERE ((t.state = 3) AND (x.ns = t.ns) AND (x.nos @> ARRAY[t.no]) AND (u.no = t.no))
          LIMIT 1) l ON (true))
-     LEFT JOIN public.worker k ON (((k.ns = t.ns) AND (k.worker = COALESCE(l.worker, p.worker)))));
+     LEFT JOIN public.worker k ON (((k.ns = t.ns) AND (k.worker = COALESCE(l.worker, t.worker)))));
 
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
@@ -435,8 +537,14 @@ ALTER TABLE ONLY public.task_group
 ALTER TABLE ONLY public.hold
     ADD CONSTRAINT hold_pkey PRIMARY KEY (ns, workgroup);
 
+ALTER TABLE ONLY public.keyed
+    ADD CONSTRAINT keyed_pkey PRIMARY KEY (ns, channel, key, no);
+
 ALTER TABLE ONLY public.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (ns, lease_no, part);
+
+ALTER TABLE ONLY public.merged
+    ADD CONSTRAINT merged_pkey PRIMARY KEY (ns, no);
 
 ALTER TABLE ONLY public.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (number);
@@ -450,8 +558,14 @@ ALTER TABLE ONLY public.namespace
 ALTER TABLE ONLY public.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (ns, no);
 
+ALTER TABLE ONLY public.pause
+    ADD CONSTRAINT pause_pkey PRIMARY KEY (ns, kind, ref);
+
 ALTER TABLE ONLY public.progress
     ADD CONSTRAINT progress_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.runner
+    ADD CONSTRAINT runner_pkey PRIMARY KEY (ns, channel, key);
 
 ALTER TABLE ONLY public.scheduled
     ADD CONSTRAINT scheduled_pkey PRIMARY KEY (ns, no);
@@ -492,12 +606,26 @@ CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
 
 CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
 
-CREATE INDEX parked_of_workgroup ON public.parked USING btree (ns, workgroup, rank, no);
+CREATE INDEX merged_of_runner ON public.merged USING btree (ns, into_no);
+
+CREATE INDEX parked_of_group ON public.parked USING btree (ns, group_no) WHERE paused;
+
+CREATE INDEX parked_of_key ON public.parked USING btree (ns, channel, key) WHERE (key IS NOT NULL);
+
+CREATE INDEX parked_of_suspended ON public.parked USING btree (ns, workgroup, rank, no) WHERE (NOT paused);
 
 CREATE UNIQUE INDEX ready_by_rank ON public.ready USING btree (ns, channel, rank, no);
 
+CREATE INDEX ready_of_key ON public.ready USING btree (ns, channel, key) WHERE (key IS NOT NULL);
+
 CREATE INDEX ready_of_workgroup ON public.ready USING btree (ns, workgroup, rank, no) WHERE (workgroup <> 0);
+
+CREATE INDEX runner_without_task ON public.runner USING btree (ns) WHERE (no IS NULL);
 
 CREATE INDEX scheduled_by_time ON public.scheduled USING btree (ns, run_at);
 
 CREATE INDEX task_of_group ON public.task USING btree (ns, group_no, no);
+
+CREATE INDEX task_of_key ON public.task USING btree (ns, key, no) WHERE (key IS NOT NULL);
+
+CREATE INDEX task_of_spawner ON public.task USING btree (ns, spawned_by) WHERE (spawned_by IS NOT NULL);

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from db.clock import end_holds, expire_leases, next_due, parked_free, promote_scheduled
+from db.clock import end_holds, next_due, parked_free
+from resolvers.clock import expire, promote
 from resolvers.core import Core
 from resolvers.workgroup import release_held
 
@@ -49,17 +50,11 @@ class Clock:
                 continue
 
     async def _end_what_is_due(self) -> None:
-        core, silence = self._core, self._core.rhythm.longest_silence
-        while True:
-            moved = await expire_leases(core.pool, core.ns, silence, _LEASES)
-            core.wake(moved.places)
-            if moved.count < _LEASES:
-                break
-        while True:
-            moved = await promote_scheduled(core.pool, core.ns, _BATCH)
-            core.wake(moved.places)
-            if moved.count < _BATCH:
-                break
+        core = self._core
+        while await expire(core, _LEASES) == _LEASES:
+            pass
+        while await promote(core, _BATCH) == _BATCH:
+            pass
         ended = await end_holds(core.pool, core.ns)
         free = await parked_free(core.pool, core.ns)
         if ended or free:

@@ -1,14 +1,17 @@
-"""Upkeep: folds counts, moves tasks of suspended workgroups aside, writes down workers, forgets old claim ids."""
+"""Upkeep: folds counts, moves aside what is suspended or paused, writes down workers, forgets what says nothing any more."""
 
 from __future__ import annotations
 
 from db.clock import fold_events, forget_claims, park_held
+from db.key import forget_ended_keys
+from db.pause import forget_ended_pauses, park_front
 from resolvers.core import Core
 from resolvers.workgroup import BATCH
 from schema.context import Services
 from server.loops.run import pause
 
-_CLAIMS_EVERY = 300.0
+_FORGET_EVERY = 300.0
+_FORGET_BATCH = 5000
 
 
 async def fold(core: Core) -> None:
@@ -17,7 +20,7 @@ async def fold(core: Core) -> None:
 
 
 async def park(core: Core) -> None:
-    moved = await park_held(core.pool, core.ns, BATCH)
+    moved = max(await park_held(core.pool, core.ns, BATCH), await park_front(core.pool, core.ns, BATCH))
     await pause(core.rhythm.floor / 2 if moved < BATCH else 0.01)
 
 
@@ -26,6 +29,9 @@ async def workers(services: Services) -> None:
     await services.write_down_workers()
 
 
-async def claims(core: Core) -> None:
+async def forget(core: Core) -> None:
     await forget_claims(core.pool, core.ns)
-    await pause(_CLAIMS_EVERY)
+    await forget_ended_pauses(core.pool, core.ns)
+    while await forget_ended_keys(core.pool, core.ns, _FORGET_BATCH) == _FORGET_BATCH:
+        pass
+    await pause(_FORGET_EVERY)

@@ -17,53 +17,85 @@ stood as materialized (
   where n.silence > $2::float8 * interval '1 s' and l.ns = $1 and l.until > n.alive_at
   order by l.lease_no, l.part for update of l),
 prolonged as (
-  update lease l set until = l.until + n.silence + $3::float8 * interval '1 s'
+  update lease l
+  set until = l.until + n.silence + $3::float8 * interval '1 s',
+    deadline = l.deadline + n.silence + $3::float8 * interval '1 s'
   from stood s, n
   where l.ns = $1 and l.lease_no = s.lease_no and l.part = s.part
   returning l.lease_no),
 alive as (update namespace set alive_at = now() where ns = $1)
 select extract(epoch from silence)::float8 as silence, (select count(*)::int from prolonged) as prolonged from n;
 
+-- name: overdue_leases
+-- Leases that ran out, locked until the transaction ends. Nothing happens while the heartbeat is silent. skip locked: a
+-- completion that holds the row wins, and we come again. $1 ns $2 longest silence that is no gap, seconds $3 at most so many
+with gone as materialized (
+  select l.lease_no, l.nos, l.keys, l.until >= l.deadline as timed_out
+  from lease l
+  where l.ns = $1 and l.until <= now()
+    and exists (select from namespace n where n.ns = $1 and n.alive_at > now() - $2::float8 * interval '1 s')
+  order by l.until limit $3 for update skip locked)
+select
+  g.lease_no,
+  coalesce(g.timed_out, false) as timed_out,
+  (select array_agg(u.no) from unnest(g.nos, g.keys) as u(no, key) where u.key is not null) as keyed
+from gone g;
+
 -- name: expire_leases
--- Leases that ran out: the attempt counts, the task is claimable at once, or FAILED when none remains. Nothing happens
--- while the heartbeat is silent. skip locked: a completion that holds the row wins, and we come again.
--- $1 ns $2 longest silence that is no gap, seconds $3 at most so many leases
+-- Takes back what overdue_leases locked. A lost lease: the attempt counts, the task is claimable at once. A time-out is a
+-- failure like any other. Either way: FAILED when no attempt remains. $1 ns $2 lease nos
 with gone as (
   delete from lease
-  where (ns, lease_no, part) in (
-    select l.ns, l.lease_no, l.part from lease l
-    where l.ns = $1 and l.until <= now()
-      and exists (select from namespace n where n.ns = $1 and n.alive_at > now() - $2::float8 * interval '1 s')
-    order by l.until limit $3 for update skip locked)
-  returning lease_no, worker, started_at, nos, groups, channels, workgroups, attempts, remainings, failures),
+  where ns = $1 and (lease_no, part) in (
+    select l.lease_no, l.part from lease l where l.ns = $1 and l.lease_no = any ($2::bigint[]) and l.until <= now()
+    for update skip locked)
+  returning lease_no, worker, started_at, runner, coalesce(until >= deadline, false) as timed_out, nos, groups, channels,
+    workgroups, attempts, remainings, failures, keys),
 item as materialized (
-  select g.lease_no, g.worker, g.started_at, u.*, t.rank, w.name as worker_name
+  select g.lease_no, g.worker, g.started_at, g.runner is not null as is_twin, g.timed_out, u.*, t.rank, w.name as worker_name,
+    u.remaining <= 0 as final,
+    case when g.timed_out
+      then least(t.max_delay, t.retry_delay * power(t.backoff, least(u.failures, 100))) * (0.9 + 0.2 * random())
+      else 0 end as wait
   from gone g
-  cross join lateral unnest(g.nos, g.groups, g.channels, g.workgroups, g.attempts, g.remainings, g.failures)
-    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  cross join lateral unnest(g.nos, g.groups, g.channels, g.workgroups, g.attempts, g.remainings, g.failures, g.keys)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
   join task t on t.ns = $1 and t.no = u.no
   left join worker w on w.ns = $1 and w.worker = g.worker),
 noted as (
   insert into error (ns, no, attempt, worker, started_at, error)
   select $1, no, attempt, worker, started_at, json_build_object(
-    'code', 'LEASE_EXPIRED',
-    'message', format('the lease of worker %s ran out: it neither finished the task nor extended the lease', worker_name),
+    'code', case when timed_out then 'TIMED_OUT' else 'LEASE_EXPIRED' end,
+    'message', case
+      when timed_out then format('the attempt of worker %s took longer than the time-out of the task', worker_name)
+      else format('the lease of worker %s ran out: it neither finished the task nor extended the lease', worker_name) end,
     'workerId', worker_name)
   from item),
+later as (
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key)
+  select $1, now() + wait * interval '1 s', no, channel, rank, workgroup, group_no, attempt, remaining, failures + 1, key
+  from item where not final and wait > 0),
 back as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures from item where remaining > 0),
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures + timed_out::int, key
+  from item where not final and wait <= 0),
 over as (
-  insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at)
-  select $1, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at from item where remaining <= 0),
+  insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at, key)
+  select $1, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at, key from item where final),
 told as (
-  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
-  select $1, case when remaining > 0 then 11 else 8 end, 3, case when remaining > 0 then 2 else 6 end, worker,
+  insert into event (ns, kind, was, state, worker, until, nos, groups, channels, workgroups, attempts)
+  select $1, case when final then 8 when timed_out then 7 else 11 end, case when is_twin then 4 else 3 end,
+    case when final then 6 when wait > 0 then 1 else 2 end, worker,
+    case when not final and wait > 0 then now() + min(wait) * interval '1 s' end,
     array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from item group by worker, remaining > 0)
-select channel, min(rank) as rank, min(no) as no, count(*)::int as n from item where remaining > 0 group by channel
-union all
-select 0, 0, 0, count(*)::int from item where remaining <= 0 having count(*) > 0;
+  from item group by worker, is_twin, timed_out, final, wait > 0)
+select
+  no,
+  channel,
+  rank,
+  case when final then 6 when wait > 0 then 1 else 2 end as state,
+  wait as due_in
+from item;
 
 -- name: promote_scheduled
 -- Tasks whose time has come. $1 ns $2 at most so many
@@ -71,15 +103,16 @@ with gone as (
   delete from scheduled
   where ctid = any (array(
     select ctid from scheduled where ns = $1 and run_at <= now() order by run_at limit $2 for update skip locked))
-  returning no, channel, rank, workgroup, group_no, attempt, remaining, failures),
+  returning no, channel, rank, workgroup, group_no, attempt, remaining, failures, key),
 back as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures from gone),
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key from gone),
 told as (
   insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
   select $1, 3, 1, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
   from gone having count(*) > 0)
-select channel, min(rank) as rank, min(no) as no, count(*)::int as n from gone group by channel;
+select channel, min(rank) as rank, min(no) as no, count(*)::int as n, array_agg(no) filter (where key is not null) as merging
+from gone group by channel;
 
 -- name: forget_claims
 -- Claim ids whose leases have ended are kept for an hour more. $1 ns
@@ -98,7 +131,10 @@ from unnest($2::int[]) as c(channel)
 where exists (
   select from ready r
   where r.ns = $1 and r.channel = c.channel
-    and r.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())));
+    and r.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+    and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
+      select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no)))))
+  and c.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3);
 
 -- name: fold_events
 -- Counts by channel and workgroup, folded from the events by whoever takes the row. The locked row may be newer than

@@ -8,7 +8,10 @@ with t as materialized (
   select no, id, group_no, channel, rank from task where ns = $1 and id = any ($2::uuid[])),
 -- Leases first, as completions lock them: every other place reads `held` before it locks.
 held as materialized (
-  select lease_no, part from lease where ns = $1 and nos && array(select no from t) order by lease_no, part for update),
+  select l.lease_no, l.part from lease l
+  where l.ns = $1 and (l.lease_no, l.part) in (
+    select x.lease_no, x.part from lease x cross join lateral unnest(x.nos) as u(no) join t using (no) where x.ns = $1)
+  order by l.lease_no, l.part for update),
 r as materialized (
   select x.no from ready x where x.ns = $1 and (x.channel, x.rank, x.no) in (select channel, rank, no from t)
   and (select count(*) from held) >= 0
@@ -22,6 +25,9 @@ s as materialized (
 b as materialized (
   select x.no from blocked x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
   order by x.no for key share),
+m as materialized (
+  select x.no from merged x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
 f as materialized (
   select x.no from failed x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
   order by x.no for key share),
@@ -33,12 +39,14 @@ select
   t.no,
   t.id,
   t.group_no,
-  case
-    when exists (select from done d where d.ns = $1 and d.no = t.no) then 'done'
-    when t.no in (select no from r union all select no from p union all select no from s union all select no from b
-                  union all select no from f union all select unnest(nos) from l) then 'open'
-    else 'moved'
-  end as place
+  coalesce(
+    (select case d.outcome when 5 then 'succeeded' else 'cancelled' end from done d where d.ns = $1 and d.no = t.no),
+    case
+      when t.no in (select no from f) then 'failed'
+      when t.no in (select no from r union all select no from p union all select no from s union all select no from b
+                    union all select no from m union all select unnest(nos) from l) then 'open'
+      else 'moved'
+    end) as place
 from t;
 
 -- name: create_tasks
@@ -47,16 +55,18 @@ from t;
 -- groups: $2 ids $3 names $4 metadata
 -- tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group $8 channels $9 workgroups $10 ranks
 --   $11 names $12 inputs $13 metadata $14 run_after $15 delay seconds $16 delay seconds from the parent $17 max attempts
---   $18 retry delay $19 backoff $20 max delay $21 weight $22 is seed $23 spawned by $24 parents that have not succeeded yet
--- links: $25 place in $5 of a parent made here, or 0 $26 number of a parent that exists $27 place in $5 of the child
---   $28 place among the child's parents
+--   $18 retry delay $19 backoff $20 max delay $21 weight $22 is seed $23 spawned by $24 parents that it still waits for $25 keys $26 on duplicate
+--   $27 time-outs $28 on parent failure
+-- links: $29 place in $5 of a parent made here, or 0 $30 number of a parent that exists $31 place in $5 of the child
+--   $32 place among the child's parents $33 subtree $34 adopted
 with given as materialized (
   select nextval('task_no') as no, u.*, coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
     $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
-    $22::bool[], $23::bigint[], $24::int[]) with ordinality
+    $22::bool[], $23::bigint[], $24::int[], $25::text[], $26::smallint[], $27::float8[], $28::smallint[]) with ordinality
     as u(id, new_group, group_no, channel, workgroup, rank, name, input, metadata, run_after, delay, parent_delay,
-      max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open, ord)),
+      max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open, key, on_duplicate, timeout, policy,
+      ord)),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*, (select coalesce(max(no), 0) from given) as made_upto
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
@@ -74,30 +84,34 @@ t as materialized (
     g.rank,
     g.max_attempts,
     g.open,
+    case when g.on_duplicate <> 3 then g.key end as key,
+    g.policy,
     g.ord,
     greatest(g.own_time, now() + g.parent_delay * interval '1 s') as run_at
   from given g left join new_group n on n.ord = g.new_group),
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, run_after, max_attempts,
-    retry_delay, backoff, max_delay, weight, is_seed, spawned_by)
+    retry_delay, backoff, max_delay, weight, is_seed, spawned_by, key, on_duplicate, timeout, on_parent_failure)
   select $1, g.no, g.id, t.group_no, g.channel, g.workgroup, g.rank, g.name, g.input, g.metadata, g.own_time, g.max_attempts,
-    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by
+    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by, g.key, g.on_duplicate, g.timeout, g.policy
   from given g join t using (no)),
 linked as (
-  insert into edge (ns, parent, child, place)
-  select $1, coalesce(p.no, l.parent_no), c.no, l.place
-  from unnest($25::int[], $26::bigint[], $27::int[], $28::int[]) as l(parent, parent_no, child, place)
+  insert into edge (ns, parent, child, place, subtree, adopted)
+  select $1, coalesce(p.no, l.parent_no), c.no, l.place, l.subtree, l.adopted
+  from unnest($29::int[], $30::bigint[], $31::int[], $32::int[], $33::bool[], $34::bool[])
+    as l(parent, parent_no, child, place, subtree, adopted)
   join t c on c.ord = l.child
   left join t p on p.ord = l.parent),
 hung as (
-  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures)
-  select $1, no, open, run_at, channel, rank, workgroup, group_no, 0, max_attempts, 0 from t where open > 0),
+  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures, key,
+    policy)
+  select $1, no, open, run_at, channel, rank, workgroup, group_no, 0, max_attempts, 0, key, policy from t where open > 0),
 later as (
-  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
-  select $1, run_at, no, channel, rank, workgroup, group_no, 0, max_attempts, 0 from t where open = 0 and run_at > now()),
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key)
+  select $1, run_at, no, channel, rank, workgroup, group_no, 0, max_attempts, 0, key from t where open = 0 and run_at > now()),
 soon as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0 from t
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0, key from t
   where open = 0 and (run_at is null or run_at <= now())),
 told as (
   insert into event (ns, kind, state, nos, groups, channels, workgroups, attempts)

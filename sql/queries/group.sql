@@ -2,7 +2,9 @@
 
 -- name: read_groups
 -- By number or by id. $1 ns $2 numbers $3 ids
-select group_no, id, name, metadata, created_at from task_group
+select group_no, id, name, metadata, created_at,
+  exists (select from pause p where p.ns = $1 and p.kind = 2 and p.ref = group_no) as is_paused
+from task_group
 where ns = $1 and (group_no = any ($2::bigint[]) or id = any ($3::uuid[]));
 
 -- name: group_counts
@@ -18,6 +20,7 @@ select no from task where ns = $1 and group_no = $2 order by no limit $3;
 
 -- name: page_of_groups
 -- $1 ns $2 part of the name $3 created after $4 created before $5 states wanted, or null: 1 OPEN 2 FINISHED 3 FAILING
+--   4 PAUSED
 -- $6 order: 1 newest first 2 oldest first 3 latest end first 4 name; after: $7 number $8 the sort key there $9 how many
 with g as (
   select g.group_no, g.name, g.created_at,
@@ -44,7 +47,8 @@ k as (
   where $5::int[] is null
     or (1 = any ($5) and (g.unsettled or not g.filled))
     or (2 = any ($5) and g.filled and not g.unsettled)
-    or (3 = any ($5) and g.failing))
+    or (3 = any ($5) and g.failing)
+    or (4 = any ($5) and exists (select from pause p where p.ns = $1 and p.kind = 2 and p.ref = g.group_no)))
 select group_no, sort_key from k
 where $7::bigint is null or (sort_key, group_no) > ($8::text collate "C", $7)
 order by sort_key, group_no
@@ -68,12 +72,15 @@ from (
         and not exists (select from task_place p where p.ns = $1 and p.group_no = g.group_no and p.state not in (5, 7))
         and exists (select from task t where t.ns = $1 and t.group_no = g.group_no))
       or (3 = any ($5) and exists (
-        select from failed f join task t on t.ns = f.ns and t.no = f.no where f.ns = $1 and t.group_no = g.group_no)))
+        select from failed f join task t on t.ns = f.ns and t.no = f.no where f.ns = $1 and t.group_no = g.group_no))
+      or (4 = any ($5) and exists (select from pause p where p.ns = $1 and p.kind = 2 and p.ref = g.group_no)))
   limit $6) x;
 
 -- name: read_channels
 -- In order of name. $1 ns $2 these names, or null for all $3 after this name $4 how many
-select channel as number, name from channel
+select channel as number, name,
+  exists (select from pause p where p.ns = $1 and p.kind = 3 and p.ref = channel) as is_paused
+from channel
 where ns = $1 and ($2::text[] is null or name = any ($2)) and ($3::text is null or name > $3::text collate "C")
 order by name limit $4;
 
@@ -83,6 +90,9 @@ select c.channel as number, extract(epoch from now() - min(r.ready_at))::float8 
 from unnest($2::int[]) as c(channel)
 join ready r on r.ns = $1 and r.channel = c.channel
   and r.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+  and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
+    select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no))))
+where c.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
 group by c.channel;
 
 -- name: read_workgroups

@@ -36,21 +36,21 @@ with gone as (
       order by x.rank, x.no limit $2 for update skip locked) r
     where h.ns = $1 and h.until > now() + interval '1 s'
     limit $2))
-  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at),
+  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
 aside as (
-  insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, ready_at)
-  select $1, workgroup, rank, no, channel, group_no, attempt, remaining, failures, ready_at from gone)
+  insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at)
+  select $1, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at from gone)
 select count(*)::int as moved from gone;
 
 -- name: parked_free
 -- Workgroups with tasks aside that nothing holds any more. A loose index scan: as many steps as there are workgroups
 -- with tasks aside. $1 ns
 with recursive w as (
-  (select workgroup from parked where ns = $1 order by workgroup limit 1)
+  (select workgroup from parked where ns = $1 and not paused order by workgroup limit 1)
   union all
   select n.workgroup
   from w cross join lateral (
-    select p.workgroup from parked p where p.ns = $1 and p.workgroup > w.workgroup order by p.workgroup limit 1) n)
+    select p.workgroup from parked p where p.ns = $1 and not p.paused and p.workgroup > w.workgroup order by p.workgroup limit 1) n)
 select workgroup from w
 where not exists (select from hold h where h.ns = $1 and h.workgroup = w.workgroup and h.until > now());
 
@@ -59,11 +59,11 @@ where not exists (select from hold h where h.ns = $1 and h.workgroup = w.workgro
 with gone as (
   delete from parked
   where ctid = any (array(
-    select ctid from parked where ns = $1 and workgroup = $2 order by rank, no limit $3 for update skip locked))
-  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at),
+    select ctid from parked where ns = $1 and workgroup = $2 and not paused order by rank, no limit $3 for update skip locked))
+  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
 back as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at)
-  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at from gone)
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at)
+  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at from gone)
 select channel, min(rank) as rank, min(no) as no, count(*)::int as moved from gone group by channel;
 
 -- name: end_holds

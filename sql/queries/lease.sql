@@ -1,9 +1,10 @@
 -- What workers do: claim, complete, fail, extend, release; and what happens to leases that nobody keeps.
--- Rows are always locked in this order: claim, lease (by number), blocked (by number), hold.
+-- Rows are always locked in this order: claim, lease (by number), runner (by key), blocked (by number), hold.
 
 -- name: claim_tasks
 -- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.
--- A request whose claim id is known gets nothing here: its answer stands in claimed_before.
+-- A request whose claim id is known gets nothing here: its answer stands in claimed_before. One row at least, which tells
+-- how many merged instead of running; a key's other ready tasks are taken in by take_in, the next statement.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
 -- $8 claim ids or null $9 what was asked
 with wanted as materialized (
@@ -24,60 +25,102 @@ claimed as (
       from ready x
       where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
         and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+        and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
+          select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
       order by x.rank, x.no
       limit (select coalesce(sum(n), 0) from wanted)
       for update skip locked) r
+    where h.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
     order by r.rank, r.no
     limit (select coalesce(sum(n), 0) from wanted)))
-  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures),
+  returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
+-- Of a key one task runs, and whoever comes second rides with it. The upsert locks the key, and answers with its newest row.
+keyed as materialized (
+  select *, row_number() over (partition by channel, key order by rank, no) as nth from claimed where key is not null),
+lead as (
+  insert into runner as r (ns, channel, key, no)
+  select $1, channel, key, no from keyed where nth = 1 order by channel, key
+  on conflict (ns, channel, key) do update set no = coalesce(r.no, excluded.no)
+  returning channel, key, no),
+twin as materialized (
+  select k.*, l.no as into_no from keyed k join lead l using (channel, key) where l.no <> k.no),
+ride as (
+  insert into merged (ns, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at)
+  select $1, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at from twin),
 slot as materialized (
   select row_number() over (order by nth, ord) as turn, w.*
   from wanted w cross join lateral generate_series(1, w.n) as nth),
 got as materialized (
-  select c.*, s.lease_no, s.worker, s.claim_id, s.asked, s.ord, now() + s.seconds * interval '1 s' as until
-  from (select *, row_number() over (order by rank, no) as turn from claimed) c join slot s using (turn)),
+  select
+    c.attempt + 1 as attempt,
+    c.remaining - 1 as remaining,
+    c.failures,
+    c.key is not null as merges,
+    s.lease_no,
+    s.worker,
+    s.claim_id,
+    s.asked,
+    s.ord,
+    now() + least(s.seconds, t.timeout) * interval '1 s' as until,
+    t.*
+  from (
+    select *, row_number() over (order by rank, no) as turn
+    from claimed where no not in (select no from twin)) c
+  join slot s using (turn)
+  join task t on t.ns = $1 and t.no = c.no),
+-- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
 leased as (
-  insert into lease (ns, lease_no, worker, until, nos, groups, channels, workgroups, attempts, remainings, failures)
-  select $1, lease_no, worker, until, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup),
-    array_agg(attempt + 1), array_agg(remaining - 1), array_agg(failures)
-  from got group by lease_no, worker, until
+  insert into lease (ns, lease_no, part, worker, until, deadline, nos, groups, channels, workgroups, attempts, remainings,
+    failures, keys)
+  select $1, lease_no, coalesce(-(timeout * 1000)::bigint, 0), worker, until, now() + timeout * interval '1 s',
+    array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt), array_agg(remaining),
+    array_agg(failures), array_agg(case when merges then key end)
+  from got group by lease_no, worker, until, timeout
   returning worker, nos, groups, channels, workgroups, attempts),
 taken as (
   insert into claim (ns, claim_id, lease_no, asked)
   select distinct $1, claim_id, lease_no, asked from got where claim_id is not null),
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
-  select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts from leased)
+  select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts from leased
+  union all
+  select $1, 10, 2, 4, null, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  from twin having count(*) > 0)
 select
   g.ord,
   g.lease_no,
   g.until,
   now() as started_at,
-  g.attempt + 1 as attempt,
-  g.remaining - 1 as remaining,
+  g.attempt,
+  g.remaining,
   g.channel as channel_no,
   c.name as channel,
-  t.no,
-  t.id,
-  t.group_no,
-  t.rank,
-  t.name,
+  g.merges,
+  g.no,
+  g.id,
+  g.group_no,
+  g.rank,
+  g.name,
   w.name as workgroup,
-  t.input,
-  t.metadata,
-  t.run_after,
-  t.max_attempts,
-  t.retry_delay,
-  t.backoff,
-  t.max_delay,
-  t.weight,
-  t.is_seed,
-  t.spawned_by,
-  t.created_at
-from got g
-join task t on t.ns = $1 and t.no = g.no
-join channel c on c.ns = $1 and c.channel = g.channel
-left join workgroup w on w.ns = $1 and w.workgroup = t.workgroup
+  g.key,
+  g.input,
+  g.metadata,
+  g.run_after,
+  g.max_attempts,
+  g.retry_delay,
+  g.backoff,
+  g.max_delay,
+  g.timeout,
+  g.on_parent_failure,
+  g.weight,
+  g.is_seed,
+  g.spawned_by,
+  g.created_at,
+  (select count(*)::int from twin) as merged
+from (select) as always
+left join got g on true
+left join channel c on c.ns = $1 and c.channel = g.channel
+left join workgroup w on w.ns = $1 and w.workgroup = g.workgroup
 order by g.ord, g.rank, g.no;
 
 -- name: claimed_before
@@ -94,26 +137,43 @@ order by l.lease_no, u.no;
 -- name: complete_tasks
 -- Ends tasks and frees the children that waited for them alone. Items whose lease does not stand are not in `ords`;
 -- `again` > 0: a child was hung under one of these meanwhile (see below), nothing was done for its lease: run again.
--- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null
+-- Alone in its transaction ($8 false) it leaves out items that have to do with keys, and names them in `keyed`: their own key
+-- (their twins must be brought in first, see bring_twins) or a child's (which is settled after, see merge_ready).
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null $7 makes
+-- tasks: SUBTREE links from it count on until settle_children; $8 keyed items too
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
 -- Whoever hangs a child under a running task stamps its lease, and may have committed after our snapshot was taken: then
 -- its edge is invisible to us, but the stamp is read from the locked, newest row.
 fresh as materialized (
   select * from held where grown is null or pg_visible_in_snapshot(grown, pg_current_snapshot())),
+-- In a part with a runner stand its twins, which end as it does.
 item as materialized (
-  select f.lease_no, f.part, f.worker, f.started_at, u.*, g.ord, g.output, g.child_delay
+  select f.lease_no, f.part, f.worker, f.started_at, f.runner, u.*, g.ord, g.output, f.runner is not null as is_twin,
+    case when f.runner is null then g.child_delay end as child_delay, f.runner is null and g.makes as makes
   from fresh f
-  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
-    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
-  left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[]) with ordinality
-    as g(lease_no, no, output, child_delay, ord) on g.lease_no = f.lease_no and g.no = u.no),
-hit as materialized (select * from item where ord is not null),
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures, f.keys)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
+  left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[], $7::bool[]) with ordinality
+    as g(lease_no, no, output, child_delay, makes, ord) on g.lease_no = f.lease_no and g.no = coalesce(f.runner, u.no)),
+link as materialized (
+  select i.no as parent, e.child, i.child_delay, i.makes and e.subtree as counts_on
+  from item i join edge e on e.ns = $1 and e.parent = i.no
+  where i.ord is not null),
+-- Children are locked in order and their newest `open` is read here; all that follows decides by it and finds its rows by
+-- key alone. A condition on `open` in the update or delete would be tested on the old version and strand the child.
+locked as materialized (
+  select b.* from blocked b where b.ns = $1 and b.no = any (array(select child from link)) order by b.no for update),
+left_out as materialized (
+  select no from item where not $8::bool and ord is not null and key is not null
+  union
+  select l.parent from link l join locked b on b.no = l.child where not $8::bool and b.key is not null),
+hit as materialized (select * from item where ord is not null and no not in (select no from left_out)),
 rest as materialized (
   select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
     array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
-    array_agg(failures) as failures
-  from item where ord is null group by lease_no, part),
+    array_agg(failures) as failures, array_agg(key) as keys
+  from item where ord is null or no in (select no from left_out) group by lease_no, part),
 emptied as (
   delete from lease l using fresh f
   where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
@@ -121,20 +181,16 @@ emptied as (
 trimmed as (
   update lease l
   set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
-    remainings = r.remainings, failures = r.failures
+    remainings = r.remainings, failures = r.failures, keys = r.keys
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
 ended as (
-  insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, output)
-  select $1, no, lease_no, 5, attempt, remaining, worker, started_at, output from hit),
+  insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, output, merged_into)
+  select $1, no, lease_no, 5, attempt, remaining, worker, started_at, output, runner from hit),
 delta as materialized (
-  select e.child, count(*)::int as n, now() + max(h.child_delay) * interval '1 s' as not_before
-  from hit h join edge e on e.ns = $1 and e.parent = h.no
-  group by e.child),
--- Children are locked in order and their newest `open` is read here; all that follows decides by it and finds its rows by
--- key alone. A condition on `open` in the update or delete would be tested on the old version and strand the child.
-locked as materialized (
-  select b.* from blocked b where b.ns = $1 and b.no = any (array(select child from delta)) order by b.no for update),
+  select child, count(*) filter (where not counts_on)::int as n, now() + max(child_delay) * interval '1 s' as not_before
+  from link where parent not in (select no from left_out)
+  group by child),
 due as materialized (
   select l.*, l.open - d.n as left_open, greatest(l.run_at, d.not_before) as due_at
   from locked l join delta d on d.child = l.no),
@@ -144,56 +200,70 @@ fewer as (
 freed as (
   delete from blocked b using due d where b.ns = $1 and b.no = d.no and d.left_open <= 0),
 later as (
-  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
-  select $1, due_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures from due
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key)
+  select $1, due_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key from due
   where left_open <= 0 and due_at > now()),
 soon as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures from due
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key from due
   where left_open <= 0 and (due_at is null or due_at <= now())),
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
-  select $1, 6, 3, 5, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from hit group by worker
+  select $1, 6, case when is_twin then 4 else 3 end, 5, worker, array_agg(no), array_agg(group_no), array_agg(channel),
+    array_agg(workgroup), array_agg(attempt)
+  from hit group by worker, is_twin
   union all
   select $1, case when later then 2 else 3 end, 0, case when later then 1 else 2 end, null, array_agg(no),
     array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
   from (select *, coalesce(due_at > now(), false) as later from due where left_open <= 0) x group by later)
 select
-  (select array_agg(ord::int order by ord) from hit) as ords,
-  (select array_agg(group_no order by ord) from hit) as groups,
+  (select array_agg(ord::int order by ord) from hit where not is_twin) as ords,
+  (select array_agg(group_no order by ord) from hit where not is_twin) as groups,
+  (select array_agg(ord::int) from item where not is_twin and no in (select no from left_out)) as keyed,
   (select count(*)::int from held) - (select count(*)::int from fresh) as again,
-  (select array_agg(channel) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as channels,
-  (select array_agg(rank) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as ranks,
-  (select array_agg(no) from due where left_open <= 0 and coalesce(due_at <= now(), true)) as nos,
-  (select extract(epoch from min(due_at) - now())::float8 from due where left_open <= 0 and due_at > now()) as due_in;
+  (select array_agg(parent) from link where counts_on and child in (select no from locked)) as parents,
+  (select array_agg(child) from link where counts_on and child in (select no from locked)) as joins,
+  freed.*
+from (
+  select
+    array_agg(channel) filter (where is_ready) as channels,
+    array_agg(rank) filter (where is_ready) as ranks,
+    array_agg(no) filter (where is_ready) as nos,
+    array_agg(no) filter (where is_ready and key is not null) as merging,
+    extract(epoch from min(due_at) filter (where not is_ready) - now())::float8 as due_in
+  from (select *, coalesce(due_at <= now(), true) as is_ready from due where left_open <= 0) x) freed;
 
 -- name: fail_tasks
--- Ends attempts: back to wait for another, or FAILED. Items whose lease does not stand are not in the answer.
+-- Ends attempts: back to wait for another, or FAILED. Items whose lease does not stand, or under one of whose tasks a child
+-- was hung meanwhile, are not in the answer. Keyed ones are answered with state 0 and left alone ($10 false) until their
+-- twins have been brought in, which then fail with them.
 -- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 errors $6 delay seconds, or null for the task's own
--- $7 workgroup delay seconds, or null $8 keep the attempt $9 discard
+-- $7 workgroup delay seconds, or null $8 keep the attempt $9 discard; $10 keyed items too
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+fresh as materialized (
+  select * from held where grown is null or pg_visible_in_snapshot(grown, pg_current_snapshot())),
 item as materialized (
-  select f.lease_no, f.part, f.worker, f.started_at, u.*, g.ord, g.error, g.delay, g.workgroup_delay, g.keep, g.discard
-  from held f
-  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
-    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  select f.lease_no, f.part, f.worker, f.started_at, f.runner is not null as is_twin, u.*, g.ord, g.error, g.delay,
+    g.workgroup_delay, g.keep, g.discard, g.ord is not null and ($10::bool or u.key is null) as taken
+  from fresh f
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures, f.keys)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
   left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[], $7::float8[], $8::bool[], $9::bool[]) with ordinality
-    as g(lease_no, no, error, delay, workgroup_delay, keep, discard, ord) on g.lease_no = f.lease_no and g.no = u.no),
+    as g(lease_no, no, error, delay, workgroup_delay, keep, discard, ord) on g.lease_no = f.lease_no and g.no = coalesce(f.runner, u.no)),
 rest as materialized (
   select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
     array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
-    array_agg(failures) as failures
-  from item where ord is null group by lease_no, part),
+    array_agg(failures) as failures, array_agg(key) as keys
+  from item where not taken group by lease_no, part),
 emptied as (
-  delete from lease l using held f
+  delete from lease l using fresh f
   where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
     and not exists (select from rest r where r.lease_no = f.lease_no and r.part = f.part)),
 trimmed as (
   update lease l
   set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
-    remainings = r.remainings, failures = r.failures
+    remainings = r.remainings, failures = r.failures, keys = r.keys
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
 hit as materialized (
@@ -206,29 +276,34 @@ hit as materialized (
         least(t.max_delay, t.retry_delay * power(t.backoff, least(i.failures, 100))) * (0.9 + 0.2 * random()) end),
       case when i.workgroup = 0 then i.workgroup_delay end) as wait
   from item i join task t on t.ns = $1 and t.no = i.no
-  where i.ord is not null),
+  where i.taken),
 noted as (
   insert into error (ns, no, attempt, lease_no, worker, started_at, error)
   select $1, no, attempt, lease_no, worker, started_at, error from hit),
 later as (
-  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
-  select $1, now() + wait * interval '1 s', no, channel, rank, workgroup, group_no, attempt, kept_remaining, counted
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures,
+    key)
+  select $1, now() + wait * interval '1 s', no, channel, rank, workgroup, group_no, attempt, kept_remaining, counted,
+    key
   from hit where not final and wait > 0),
 soon as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt, kept_remaining, counted from hit
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, attempt, kept_remaining, counted, key from hit
   where not final and wait <= 0),
 over as (
-  insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at)
-  select $1, no, channel, rank, workgroup, group_no, attempt, kept_remaining, worker, started_at from hit where final),
+  insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at,
+    key)
+  select $1, no, channel, rank, workgroup, group_no, attempt, kept_remaining, worker, started_at, key from hit where final),
 told as (
   insert into event (ns, kind, was, state, worker, until, nos, groups, channels, workgroups, attempts)
-  select $1, case when final then 8 else 7 end, 3, case when final then 6 when wait > 0 then 1 else 2 end, worker,
+  select $1, case when final then 8 else 7 end, case when is_twin then 4 else 3 end,
+    case when final then 6 when wait > 0 then 1 else 2 end, worker,
     case when not final then now() + min(wait) * interval '1 s' end,
     array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from hit group by worker, final, wait > 0)
+  from hit group by worker, is_twin, final, wait > 0)
 select
   ord::int,
+  is_twin,
   no,
   channel,
   rank,
@@ -236,23 +311,25 @@ select
   workgroup_delay,
   case when final then 6 when wait > 0 then 1 else 2 end as state,
   wait as due_in
-from hit;
+from hit
+union all
+select ord::int, is_twin, no, channel, 0, workgroup, null, 0, 0 from item where ord is not null and not taken;
 
 -- name: release_leases
--- Gives tasks back untouched. $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers
+-- Gives tasks back untouched; the twins of keyed ones are freed after (free_twins). $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
 item as materialized (
   select f.lease_no, f.part, f.worker, u.*, g.ord
   from held f
-  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
-    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures, f.keys)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
   left join unnest($3::bigint[], $4::bigint[]) with ordinality as g(lease_no, no, ord)
     on g.lease_no = f.lease_no and g.no = u.no),
 rest as materialized (
   select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
     array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
-    array_agg(failures) as failures
+    array_agg(failures) as failures, array_agg(key) as keys
   from item where ord is null group by lease_no, part),
 emptied as (
   delete from lease l using held f
@@ -261,31 +338,31 @@ emptied as (
 trimmed as (
   update lease l
   set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
-    remainings = r.remainings, failures = r.failures
+    remainings = r.remainings, failures = r.failures, keys = r.keys
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
 back as materialized (
   select i.*, t.rank from item i join task t on t.ns = $1 and t.no = i.no where i.ord is not null),
 soon as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt - 1, remaining + 1, failures from back),
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
+  select $1, channel, rank, workgroup, no, group_no, attempt - 1, remaining + 1, failures, key from back),
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
   select $1, 12, 3, 2, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup),
     array_agg(attempt - 1)
   from back group by worker)
-select ord::int, no, channel, rank from back;
+select ord::int, no, channel, rank, key is not null as keyed from back;
 
 -- name: extend_leases
--- Never shortens. Tasks of a lease that are not named stay behind in a part of their own, unextended.
+-- Never shortens, and never past the deadline. Tasks of a lease that are not named stay behind in a part of their own, unextended.
 -- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 seconds
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
 item as materialized (
   select f.lease_no, f.part, u.*, g.ord
   from held f
-  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures)
-    as u(no, group_no, channel, workgroup, attempt, remaining, failures)
+  cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures, f.keys)
+    as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
   left join unnest($3::bigint[], $4::bigint[]) with ordinality as g(lease_no, no, ord)
     on g.lease_no = f.lease_no and g.no = u.no),
 part as materialized (
@@ -293,29 +370,30 @@ part as materialized (
 rest as materialized (
   select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
     array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
-    array_agg(failures) as failures
+    array_agg(failures) as failures, array_agg(key) as keys
   from item join part using (lease_no, part)
   where ord is null and named group by lease_no, part),
 whole as (
-  update lease l set until = greatest(l.until, now() + $5::float8 * interval '1 s')
+  update lease l set until = least(greatest(l.until, now() + $5::float8 * interval '1 s'), l.deadline)
   from part p
   where l.ns = $1 and l.lease_no = p.lease_no and l.part = p.part and p.named and not p.other
   returning l.until),
 trimmed as (
   update lease l
   set nos = r.nos, groups = r.groups, channels = r.channels, workgroups = r.workgroups, attempts = r.attempts,
-    remainings = r.remainings, failures = r.failures
+    remainings = r.remainings, failures = r.failures, keys = r.keys
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part),
 split as (
-  insert into lease (ns, lease_no, part, worker, until, started_at, grown, nos, groups, channels, workgroups, attempts,
-    remainings, failures)
-  select $1, i.lease_no, nextval('lease_no'), h.worker, greatest(h.until, now() + $5::float8 * interval '1 s'), h.started_at,
-    h.grown, array_agg(i.no), array_agg(i.group_no), array_agg(i.channel), array_agg(i.workgroup), array_agg(i.attempt),
-    array_agg(i.remaining), array_agg(i.failures)
+  insert into lease (ns, lease_no, part, worker, until, started_at, deadline, grown, nos, groups, channels, workgroups,
+    attempts, remainings, failures, keys)
+  select $1, i.lease_no, nextval('lease_no'), h.worker,
+    least(greatest(h.until, now() + $5::float8 * interval '1 s'), h.deadline), h.started_at, h.deadline, h.grown,
+    array_agg(i.no), array_agg(i.group_no), array_agg(i.channel), array_agg(i.workgroup), array_agg(i.attempt),
+    array_agg(i.remaining), array_agg(i.failures), array_agg(i.key)
   from item i join part p using (lease_no, part) join held h using (lease_no, part)
   where i.ord is not null and p.other
-  group by i.lease_no, i.part, h.worker, h.until, h.started_at, h.grown
+  group by i.lease_no, i.part, h.worker, h.until, h.started_at, h.deadline, h.grown
   returning until)
 select
   (select array_agg(ord::int) from item where ord is not null) as ords,

@@ -10,6 +10,7 @@ select
   name,
   channel,
   workgroup,
+  key,
   state,
   priority,
   input,
@@ -17,18 +18,21 @@ select
   metadata,
   run_after,
   not_before,
-  suspended,
+  holds,
   attempt,
   remaining,
   max_attempts,
   retry_delay,
   backoff,
   max_delay,
+  timeout,
+  on_parent_failure,
   weight,
   is_seed,
   progress,
   progress_message,
   spawned_by,
+  merged_into,
   worker_id,
   lease_expires_at,
   created_at,
@@ -40,7 +44,7 @@ where ns = $1 and (no = any ($2::bigint[]) or id = any ($3::uuid[]));
 
 -- name: page_by_created_asc
 -- A page of numbers, oldest first. $1 ns $2 states $3 channels $4 workgroups $5 group id $6 worker $7 part of the name
--- $8 created after $9 created before; after: $10 number $11 (no meaning here) $12 how many
+-- $8 created after $9 created before $10 key; after: $11 number $12 (no meaning here) $13 how many
 select no, null::text as sort_key
 from task_now
 where ns = $1
@@ -52,10 +56,11 @@ where ns = $1
   and ($7::text is null or strpos(lower(name), lower($7)) > 0)
   and ($8::timestamptz is null or created_at > $8)
   and ($9::timestamptz is null or created_at < $9)
-  and ($10::bigint is null or no > $10)
-  and $11::text is null
+  and ($10::text is null or key = $10)
+  and ($11::bigint is null or no > $11)
+  and $12::text is null
 order by no
-limit $12;
+limit $13;
 
 -- name: page_by_created_desc
 -- As page_by_created_asc, newest first.
@@ -70,13 +75,14 @@ where ns = $1
   and ($7::text is null or strpos(lower(name), lower($7)) > 0)
   and ($8::timestamptz is null or created_at > $8)
   and ($9::timestamptz is null or created_at < $9)
-  and ($10::bigint is null or no < $10)
-  and $11::text is null
+  and ($10::text is null or key = $10)
+  and ($11::bigint is null or no < $11)
+  and $12::text is null
 order by no desc
-limit $12;
+limit $13;
 
 -- name: page_by_priority_desc
--- As page_by_created_asc, highest priority first, then oldest. $11 the priority to go on from
+-- As page_by_created_asc, highest priority first, then oldest. $12 the priority to go on from
 select no, priority::text as sort_key
 from task_now
 where ns = $1
@@ -88,12 +94,13 @@ where ns = $1
   and ($7::text is null or strpos(lower(name), lower($7)) > 0)
   and ($8::timestamptz is null or created_at > $8)
   and ($9::timestamptz is null or created_at < $9)
-  and ($10::bigint is null or (-priority, no) > (-($11::text)::int, $10))
+  and ($10::text is null or key = $10)
+  and ($11::bigint is null or (-priority, no) > (-($12::text)::int, $11))
 order by priority desc, no
-limit $12;
+limit $13;
 
 -- name: page_by_finished_desc
--- As page_by_created_asc, latest end first, those that have not ended last. $11 microseconds of the end to go on from
+-- As page_by_created_asc, latest end first, those that have not ended last. $12 microseconds of the end to go on from
 select no, coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint::text as sort_key
 from task_now
 where ns = $1
@@ -105,13 +112,14 @@ where ns = $1
   and ($7::text is null or strpos(lower(name), lower($7)) > 0)
   and ($8::timestamptz is null or created_at > $8)
   and ($9::timestamptz is null or created_at < $9)
-  and ($10::bigint is null
-    or (coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint, no) < (($11::text)::bigint, $10))
+  and ($10::text is null or key = $10)
+  and ($11::bigint is null
+    or (coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint, no) < (($12::text)::bigint, $11))
 order by coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint desc, no desc
-limit $12;
+limit $13;
 
 -- name: count_tasks
--- Counts up to $10 and stops. $1 … $9 as page_by_created_asc
+-- Counts up to $11 and stops. $1 … $10 as page_by_created_asc
 select count(*)::int as n
 from (
   select no from task_now
@@ -124,7 +132,28 @@ from (
     and ($7::text is null or strpos(lower(name), lower($7)) > 0)
     and ($8::timestamptz is null or created_at > $8)
     and ($9::timestamptz is null or created_at < $9)
-  limit $10) x;
+    and ($10::text is null or key = $10)
+  limit $11) x;
+
+-- name: matching_tasks
+-- All that match. $1 … $10 as page_by_created_asc
+select no
+from task_now
+where ns = $1
+  and ($2::smallint[] is null or state = any ($2))
+  and ($3::text[] is null or channel = any ($3))
+  and ($4::text[] is null or workgroup = any ($4))
+  and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
+  and ($6::text is null or worker_id = $6)
+  and ($7::text is null or strpos(lower(name), lower($7)) > 0)
+  and ($8::timestamptz is null or created_at > $8)
+  and ($9::timestamptz is null or created_at < $9)
+  and ($10::text is null or key = $10)
+order by no;
+
+-- name: numbers_of_tasks
+-- Of those that exist. $1 ns $2 ids
+select no from task where ns = $1 and id = any ($2::uuid[]) order by no;
 
 -- name: errors_of_tasks
 -- What failed attempts reported, oldest first: the first and the newest 99 of each. $1 ns $2 numbers
@@ -138,7 +167,7 @@ where e.nth = 1 or e.back <= 99
 order by e.no, e.seq;
 
 -- name: links_to_parents
--- In the order they were named. $1 ns $2 numbers of the children $3 at most so many of each
+-- In the order they were named, then the adopted ones. $1 ns $2 numbers of the children $3 at most so many of each
 select l.child as no, l.parent as other
 from unnest($2::bigint[]) as c(no)
 cross join lateral (
@@ -175,27 +204,10 @@ order by l.child, l.place, l.parent;
 
 -- name: links_among
 -- Links whose child is one of these. $1 ns $2 numbers
-select e.parent, e.child, p.id as parent_id, c.id as child_id
+select e.parent, e.child, p.id as parent_id, c.id as child_id, e.subtree, e.adopted
 from edge e
 join task p on p.ns = $1 and p.no = e.parent
 join task c on c.ns = $1 and c.no = e.child
 where e.ns = $1 and e.child = any ($2::bigint[]) and e.parent = any ($2::bigint[])
 order by e.child, e.place, e.parent;
 
--- name: retry_tasks
--- Failed tasks, and only those, become ready at once. $1 ns $2 ids $3 attempts
-with found as materialized (
-  select f.no from failed f
-  where f.ns = $1 and f.no in (select t.no from task t where t.ns = $1 and t.id = any ($2::uuid[]))
-  order by f.no for update),
-gone as (
-  delete from failed f using found x where f.ns = $1 and f.no = x.no
-  returning f.no, f.channel, f.rank, f.workgroup, f.group_no, f.attempt),
-back as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
-  select $1, channel, rank, workgroup, no, group_no, attempt, $3::int, 0 from gone),
-told as (
-  insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
-  select $1, 3, 6, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from gone having count(*) > 0)
-select no, channel, rank from gone order by no;

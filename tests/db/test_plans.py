@@ -36,7 +36,7 @@ from tests.support.races import (
     request,
 )
 
-BIG = {"task", "ready", "blocked", "scheduled", "parked", "edge", "done", "failed", "error"}
+BIG = {"task", "ready", "blocked", "scheduled", "parked", "edge", "done", "failed", "error", "merged", "keyed"}
 SCANS = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Tid Scan"}
 SIZES = (0, 1_000, 1_000_000)
 BACKLOGGED = 1_300_000
@@ -49,6 +49,7 @@ STATEMENTS = {
     "fail_tasks": "lease",
     "extend_leases": "lease",
     "promote_scheduled": "clock",
+    "overdue_leases": "clock",
     "expire_leases": "clock",
     "next_due": "clock",
     "ready_channels": "clock",
@@ -178,7 +179,7 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         await create_tasks(c, NS, batch)
 
     async def leased(n: int, size: int) -> list[ClaimedRow]:
-        return await claim_tasks(c, NS, [START], [request(size, seconds=86400) for _ in range(n)])
+        return (await claim_tasks(c, NS, [START], [request(size, seconds=86400) for _ in range(n)]))[0]
 
     await make(100, child=True)
     completing = await leased(4, 25)
@@ -209,7 +210,8 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "fail_tasks": await call(lambda r: fail_tasks(r, NS, failures(*failing))),
         "extend_leases": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60)),
         "promote_scheduled": (statement("clock", "promote_scheduled"), (NS, 1000)),
-        "expire_leases": (statement("clock", "expire_leases"), (NS, 5.0, 200)),
+        "overdue_leases": (statement("clock", "overdue_leases"), (NS, 5.0, 200)),
+        "expire_leases": (statement("clock", "expire_leases"), (NS, sorted({r.lease_no for r in expiring}))),
         "next_due": (statement("clock", "next_due"), (NS,)),
         "ready_channels": (statement("clock", "ready_channels"), (NS, [CHANNEL, 1002, 1003, 1004, 1005])),
         "park_held": (statement("hold", "park_held"), (NS, 1000)),

@@ -6,7 +6,9 @@ import asyncio
 import uuid
 from typing import Any
 
-from tests.support.crew import Crew
+import pytest
+
+from tests.support.crew import Crew, Refused
 from tests.support.wait import until
 
 
@@ -71,18 +73,6 @@ async def test_an_id_named_twice_is_retried_once(crew: Crew) -> None:
     assert (await retry(crew, id, id))["affected"] == 1
 
 
-async def test_back_off_starts_over_after_a_retry(crew: Crew) -> None:
-    made = await crew.create({"name": "a", "retry": {"delaySeconds": 10, "backoff": 10, "maxAttempts": 3}})
-    id = made["tasks"][0]["id"]
-    for _ in range(2):
-        await crew.fail(*await crew.claim(), retryDelaySeconds=0)
-    await crew.fail(*await crew.claim(), discard=True)
-    await retry(crew, id)
-    await crew.fail(*await crew.claim())
-    (row,) = await crew.sql("select extract(epoch from run_at - now())::float8 as wait from scheduled")
-    assert 7 <= row["wait"] <= 11
-
-
 async def test_a_retry_wakes_a_claim_that_waits(crew: Crew) -> None:
     (id,) = await failed(crew, "a")
     claim = asyncio.create_task(crew.claim(waitSeconds=20))
@@ -108,3 +98,96 @@ async def test_a_retried_task_of_a_suspended_workgroup_waits_for_it(crew: Crew) 
     assert (await retry(crew, id))["affected"] == 1
     assert await crew.claim() == []
     assert (await crew.task(id))["heldBy"] == ["WORKGROUP_SUSPENDED"]
+
+
+# -- filters ------------------------------------------------------------------------------------------------------------
+
+BY_FILTER = (
+    "mutation($ids: [ID!], $filter: TaskFilter, $attempts: Int = 2) "
+    "{ retryTasks(ids: $ids, filter: $filter, attempts: $attempts) { affected tasks { name state remainingAttempts } } }"
+)
+FILTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "a group": ({"groupId": "$first"}, "ad ag al bc"),
+    "another group": ({"groupId": "$second"}, "other"),
+    "no such group": ({"groupId": str(uuid.uuid4())}, ""),
+    "a state": ({"states": ["FAILED"]}, "ad ag al bc other"),
+    "states": ({"states": ["READY", "FAILED", "SUCCEEDED"]}, "ad ag al bc other"),
+    "another state": ({"states": ["READY", "SUCCEEDED", "CANCELLED"]}, ""),
+    "a channel": ({"channels": ["d"]}, "ad"),
+    "channels": ({"channels": ["d", "e", "nobody"]}, "ad other"),
+    "a workgroup": ({"workgroups": ["w"]}, "ag"),
+    "a key": ({"key": "k"}, "al"),
+    "a worker": ({"workerId": "one"}, "ad ag al bc"),
+    "a part of the name": ({"nameContains": "A"}, "ad ag al"),
+    "since": ({"createdAfter": "2020-01-01T00:00:00Z"}, "ad ag al bc other"),
+    "long ago": ({"createdBefore": "2020-01-01T00:00:00Z"}, ""),
+    "all of these": ({"groupId": "$first", "nameContains": "a", "workgroups": ["w", "v"]}, "ag"),
+    "nulls beside one thing": ({"groupId": None, "key": None, "channels": ["e"]}, "other"),
+}
+
+
+@pytest.mark.parametrize("case", FILTERS)
+async def test_a_filter_names_the_failed_tasks_to_retry(crew: Crew, case: str) -> None:
+    first = await crew.create(
+        {"name": "ad", "channel": "d"},
+        {"name": "ag", "workgroup": "w"},
+        {"name": "al", "key": "k"},
+        {"name": "bc"},
+        {"name": "a ready one", "priority": -1, "workgroup": "w"},
+        {"name": "a done one", "priority": 9},
+    )
+    (done,) = await crew.claim()
+    await crew.complete(done)
+    await crew.fail(*await crew.claim(4, ("c", "d"), workerId="one"), discard=True)
+    second = await crew.create({"name": "other", "channel": "e"})
+    await crew.fail(*await crew.claim(1, ("e",), workerId="two"), discard=True)
+    given, words = FILTERS[case]
+    groups = {"$first": first["taskGroup"]["id"], "$second": second["taskGroup"]["id"]}
+    given = {k: groups.get(v, v) if isinstance(v, str) else v for k, v in given.items()}
+    before = {n: s for g in groups.values() for n, s in (await crew.states(g)).items()}
+    names = words.split()
+    answer = (await crew.ask(BY_FILTER, filter=given, attempts=3))["retryTasks"]
+    assert answer["affected"] == len(names)
+    assert sorted(answer["tasks"], key=lambda t: t["name"]) == [
+        {"name": n, "state": "READY", "remainingAttempts": 3} for n in names
+    ]
+    after = {n: s for g in groups.values() for n, s in (await crew.states(g)).items()}
+    assert after == before | dict.fromkeys(names, "READY")
+    again = (await crew.ask(BY_FILTER, filter=given, attempts=3))["retryTasks"]
+    assert again == {"affected": 0, "tasks": []}
+
+
+async def test_more_than_a_page_is_retried_by_one_filter(crew: Crew) -> None:
+    await crew.create(*({"name": str(n)} for n in range(1500)))
+    await crew.fail(*await crew.claim(1500), discard=True)
+    answer = (await crew.ask(BY_FILTER, filter={"channels": ["c"]}))["retryTasks"]
+    assert answer["affected"] == 1500
+    assert len(await crew.claim(2000)) == 1500
+
+
+ID = "018f5a3e-7c11-7a55-8d3c-0242ac120002"
+BAD: dict[str, tuple[dict[str, Any], list[list[str | int]]]] = {
+    "nothing": ({}, [["ids"]]),
+    "nulls": ({"ids": None, "filter": None}, [["ids"]]),
+    "no ids": ({"ids": []}, [["ids"]]),
+    "both": ({"ids": [ID], "filter": {"channels": ["c"]}}, [["ids"], ["filter"]]),
+    "a filter of nothing": ({"filter": {}}, [["filter"]]),
+    "a filter of nulls": ({"filter": {"states": None, "key": None}}, [["filter"]]),
+    "a bad group": ({"filter": {"groupId": "x"}}, [["filter", "groupId"]]),
+    "a bad name": ({"filter": {"nameContains": "\0"}}, [["filter", "nameContains"]]),
+    "no attempts": ({"filter": {"channels": ["c"]}, "attempts": 0}, [["attempts"]]),
+    "too many attempts": ({"filter": {"channels": ["c"]}, "attempts": 1_000_001}, [["attempts"]]),
+}
+
+
+async def test_what_names_nothing_or_too_much_is_refused_and_retries_nothing(
+    crew: Crew, subtests: pytest.Subtests
+) -> None:
+    (id,) = await failed(crew, "a")
+    for case, (given, paths) in BAD.items():
+        with subtests.test(case):
+            with pytest.raises(Refused) as refused:
+                await crew.ask(BY_FILTER, **given)
+            assert refused.value.code == "BAD_INPUT"
+            assert refused.value.path in paths
+            assert (await crew.task(id))["state"] == "FAILED"

@@ -60,6 +60,26 @@ async def extended(crew: Crew, given: Given) -> float:
     return round((until - now).total_seconds(), -1)
 
 
+async def duplicate(crew: Crew, given: Given) -> str:
+    await crew.create({"name": "a", "key": "k"}, {"name": "b", "key": "k", **given})
+    (lease,) = await crew.claim()
+    (b,) = (await crew.ask('{ tasks(filter: {nameContains: "b"}) { nodes { state } } }'))["tasks"]["nodes"]
+    assert lease["task"]["name"] == "a"
+    return b["state"]
+
+
+async def link(crew: Crew, given: Given) -> Any:
+    made = await crew.create({"name": "a", "ref": "a"}, {"name": "b", "parents": [{"ref": "a", **given}]})
+    query = "query($id: ID!) { taskGroup(id: $id) { graph { edges { waitFor } } } }"
+    return (await crew.ask(query, id=made["taskGroup"]["id"]))["taskGroup"]["graph"]["edges"]
+
+
+async def born_paused(crew: Crew, given: Given) -> bool:
+    made = await crew.create({"name": "a"}, **given)
+    query = "query($id: ID!) { taskGroup(id: $id) { isPaused } }"
+    return (await crew.ask(query, id=made["taskGroup"]["id"]))["taskGroup"]["isPaused"]
+
+
 INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "RetryInput.maxAttempts": (
         retry,
@@ -84,6 +104,14 @@ INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "NewTask.priority": (lambda crew, given: task_field(crew, given, "priority"), "priority", 0),
     "NewTask.progressWeight": (lambda crew, given: task_field(crew, given, "progressWeight"), "progressWeight", 1),
     "NewTask.isSeed": (lambda crew, given: task_field(crew, given, "isSeed"), "isSeed", False),
+    "NewTask.onDuplicate": (duplicate, "onDuplicate", "MERGED"),
+    "NewTask.onParentFailure": (
+        lambda crew, given: task_field(crew, given, "onParentFailure"),
+        "onParentFailure",
+        "BLOCK",
+    ),
+    "ParentInput.waitFor": (link, "waitFor", [{"waitFor": "TASK"}]),
+    "CreateTaskGroupInput.isPaused": (born_paused, "isPaused", False),
     "ClaimTasksInput.limit": (claimed, "limit", [60]),
     "ClaimTasksInput.leaseSeconds": (claimed, "leaseSeconds", [60]),
     "ClaimTasksInput.waitSeconds": (wait_seconds, "waitSeconds", []),
@@ -177,7 +205,7 @@ ARGUMENTS = {
     "TaskGroup.tasks(first)": ('{{ taskGroup(id: "{2}") {{ tasks{0} {{ nodes {{ name }} }} }} }}', "first: null"),
     "TaskGroup.graph(limit)": ('{{ taskGroup(id: "{2}") {{ graph{0} {{ nodes {{ name }} }} }} }}', "limit: null"),
 }
-ELSEWHERE = {"Lease.parents(first)", "Mutation.retryTasks(attempts)"}
+ELSEWHERE = {"Lease.parents(first)", "Mutation.retryTasks(attempts)", "Mutation.cancelTasks(descendants)"}
 
 
 def test_every_default_of_an_argument_is_tested_here() -> None:
@@ -217,6 +245,17 @@ async def test_null_for_the_attempts_of_a_retry_means_two(crew: Crew) -> None:
         n=None,
     )
     assert answer["retryTasks"]["tasks"] == [{"remainingAttempts": 2}]
+
+
+async def test_null_for_the_descendants_of_a_cancel_means_none(crew: Crew) -> None:
+    made = await crew.create({"name": "a", "ref": "a"}, {"name": "b", "parents": [{"ref": "a"}]})
+    answer = await crew.ask(
+        "mutation($ids: [ID!], $d: Boolean) { cancelTasks(ids: $ids, descendants: $d) { affected } }",
+        ids=[made["tasks"][0]["id"]],
+        d=None,
+    )
+    assert answer["cancelTasks"] == {"affected": 1}
+    assert await crew.states(made["taskGroup"]["id"]) == {"a": "CANCELLED", "b": "BLOCKED"}
 
 
 async def test_null_for_how_many_parents_of_a_lease_means_the_default(crew: Crew) -> None:

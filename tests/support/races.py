@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from db.clock import expire_leases, overdue_leases
 from db.create import Batch, NewGroupRow, NewLink, NewTaskRow, create_tasks
 from db.lease import ClaimedRow, ClaimRequest, Completion, Failure, claim_tasks, complete_tasks
 from db.pool import SESSION
@@ -20,7 +21,7 @@ from tests.support.crew import Crew, crew_on
 
 NS, CHANNEL, WORKER, OTHER_WORKER, WORKGROUP = 1, 1001, 2001, 2002, 3001
 START = (CHANNEL, -(1 << 31), 0)
-STATES = ["BLOCKED", "SCHEDULED", "READY", "RUNNING", "?", "SUCCEEDED", "FAILED", "CANCELLED"]
+STATES = ["BLOCKED", "SCHEDULED", "READY", "RUNNING", "MERGED", "SUCCEEDED", "FAILED", "CANCELLED"]
 PLACES = (
     "ready",
     "parked",
@@ -31,6 +32,10 @@ PLACES = (
     "failed",
     "error",
     "hold",
+    "pause",
+    "merged",
+    "runner",
+    "keyed",
     "claim",
     "edge",
     "event",
@@ -116,7 +121,7 @@ class Stage:
         return {name: row.no for name, row in zip(tasks, rows, strict=True)}
 
     async def claim(self, limit: int = 1, connection: Connection | None = None, **more: Any) -> list[ClaimedRow]:
-        return await claim_tasks(connection or self.c, NS, [START], [request(limit, **more)])
+        return (await claim_tasks(connection or self.c, NS, [START], [request(limit, **more)]))[0]
 
     async def claim_all(self, *numbers: int) -> dict[int, ClaimedRow]:
         """One lease for all that is ready, which is these."""
@@ -209,6 +214,13 @@ def completions(*rows: ClaimedRow) -> list[Completion]:
 
 def failures(*rows: ClaimedRow) -> list[Failure]:
     return [Failure(r.lease_no, r.no, '"no"', None, None, False, False) for r in rows]
+
+
+async def sweep(connection: Connection, silence: float, limit: int) -> int:
+    """Take back leases that ran out; how many tasks they held."""
+    async with connection.transaction():
+        overdue = await overdue_leases(connection, NS, silence, limit)
+        return len(await expire_leases(connection, NS, [row.lease_no for row in overdue]))
 
 
 def pairs(*rows: ClaimedRow) -> list[tuple[int, int]]:

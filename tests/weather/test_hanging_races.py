@@ -54,7 +54,7 @@ async def test_a_child_whose_hanging_waits_for_the_completion_of_its_parent_find
         await complete(stage.a, lease)
         task = await stage.waiting(lock_parents(stage.b, NS, [parent]))
     assert [r.place for r in await task] == ["moved"]
-    assert [r.place for r in await lock_parents(stage.b, NS, [parent])] == ["done"]
+    assert [r.place for r in await lock_parents(stage.b, NS, [parent])] == ["succeeded"]
     (child,) = await create_tasks(stage.b, NS, hung_under("child", group, no["p"], open=0))
     assert await stage.place(child.no) == "READY"
 

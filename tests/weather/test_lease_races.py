@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-from db.clock import (
-    expire_leases,
-)
 from db.create import create_tasks, lock_parents
 from db.lease import complete_tasks, ended_items, extend_leases, fail_tasks, release_leases
 from tests.support.crew import Crew
@@ -34,6 +31,7 @@ from tests.support.races import (
     pairs,
     request,
     servers_wait_for_locks,
+    sweep,
     two_servers,
 )
 
@@ -46,8 +44,8 @@ async def test_expiry_passes_by_a_lease_that_is_being_completed(stage: Stage) ->
     await stage.eye.execute("update lease set until = now() - interval '1 s'")
     async with stage.a.transaction():
         assert (await complete(stage.a, lease)).ords == [1]
-        assert (await expire_leases(stage.b, NS, 60, 100)).count == 0
-    assert (await expire_leases(stage.b, NS, 60, 100)).count == 0
+        assert await sweep(stage.b, 60, 100) == 0
+    assert await sweep(stage.b, 60, 100) == 0
     assert await stage.place(no["x"]) == "SUCCEEDED"
     assert await stage.count("error") == 0
 
@@ -64,7 +62,7 @@ async def test_a_call_that_waits_for_the_expiry_of_its_lease_changes_nothing(sta
         "release": lambda: release_leases(stage.b, NS, pairs(lease)),
     }
     async with stage.a.transaction():
-        assert (await expire_leases(stage.a, NS, 60, 100)).count == 1
+        assert await sweep(stage.a, 60, 100) == 1
         task = await stage.waiting(calls[verb]())
     before = await stage.everything()
     found = await task
@@ -84,11 +82,11 @@ async def test_an_extension_that_waits_for_a_sweep_that_is_undone_holds(stage: S
     await stage.eye.execute("update lease set until = now() - interval '1 s'")
     undone = stage.a.transaction()
     await undone.start()
-    await expire_leases(stage.a, NS, 60, 100)
+    await sweep(stage.a, 60, 100)
     task = await stage.waiting(extend_leases(stage.b, NS, pairs(lease), 60))
     await undone.rollback()
     assert (await task).ords == [1]
-    assert (await expire_leases(stage.a, NS, 60, 100)).count == 0
+    assert await sweep(stage.a, 60, 100) == 0
 
 
 async def test_a_sweep_passes_by_a_lease_that_is_being_extended(stage: Stage) -> None:
@@ -97,8 +95,8 @@ async def test_a_sweep_passes_by_a_lease_that_is_being_extended(stage: Stage) ->
     await stage.eye.execute("update lease set until = now() - interval '1 s'")
     async with stage.a.transaction():
         assert (await extend_leases(stage.a, NS, pairs(lease), 60)).ords == [1]
-        assert (await expire_leases(stage.b, NS, 60, 100)).count == 0
-    assert (await expire_leases(stage.b, NS, 60, 100)).count == 0
+        assert await sweep(stage.b, 60, 100) == 0
+    assert await sweep(stage.b, 60, 100) == 0
     assert (await complete(stage.b, lease)).ords == [1]
 
 
@@ -109,9 +107,9 @@ async def test_two_sweeps_at_once_expire_each_lease_once(stage: Stage) -> None:
         await stage.claim(1)
     await stage.eye.execute("update lease set until = now() - interval '1 s'")
     async with stage.a.transaction():
-        assert (await expire_leases(stage.a, NS, 60, 15)).count == 15
-        assert (await expire_leases(stage.b, NS, 60, 100)).count == 25
-    assert (await expire_leases(stage.b, NS, 60, 100)).count == 0
+        assert await sweep(stage.a, 60, 15) == 15
+        assert await sweep(stage.b, 60, 100) == 25
+    assert await sweep(stage.b, 60, 100) == 0
     assert (await stage.count("ready"), await stage.count("error")) == (40, 40)
     assert await stage.eye.fetchval("select sum(attempt) from ready") == 40
 

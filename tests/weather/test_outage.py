@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.clock import beat, expire_leases
+from db.clock import beat
 from db.lease import extend_leases
 from resolvers.core import Rhythm
 from tests.support.crew import Crew, crew_on
-from tests.support.races import NS, Stage, complete, stage_on, until
+from tests.support.races import NS, Stage, complete, stage_on, sweep, until
 
 SILENCE, GRACE = 5.0, 15.0
 
@@ -43,7 +43,7 @@ async def test_a_lease_that_stood_when_the_gap_began_is_prolonged_by_the_gap_and
     assert found.prolonged == 1
     assert found.silence == pytest.approx(60, abs=2)
     assert await left(stage) == [pytest.approx(-30 + 60 + 15, abs=2)]
-    assert (await expire_leases(stage.c, NS, SILENCE, 100)).count == 0
+    assert await sweep(stage.c, SILENCE, 100) == 0
     assert (await complete(stage.c, lease)).ords == [1]
 
 
@@ -62,7 +62,7 @@ async def test_a_lease_that_had_ended_before_the_gap_began_is_not_prolonged(stag
     await outage(stage, silent=60, ended=90)
     assert (await beat(stage.c, NS, SILENCE, GRACE)).prolonged == 0
     assert await left(stage) == [pytest.approx(-90, abs=2)]
-    assert (await expire_leases(stage.c, NS, SILENCE, 100)).count == 1
+    assert await sweep(stage.c, SILENCE, 100) == 1
     assert await stage.place(no["x"]) == "READY"
 
 
@@ -71,7 +71,7 @@ async def test_no_lease_runs_out_while_the_heartbeat_is_silent(stage: Stage) -> 
     await stage.claim()
     await outage(stage, silent=60, ended=90)
     before = await stage.everything()
-    assert (await expire_leases(stage.c, NS, SILENCE, 100)).count == 0
+    assert await sweep(stage.c, SILENCE, 100) == 0
     assert await stage.everything() == before
 
 
@@ -114,8 +114,8 @@ async def test_a_sweep_in_the_middle_of_the_beat_that_ends_a_gap_takes_nothing(s
     await outage(stage, silent=60, ended=30)
     async with stage.a.transaction():
         await beat(stage.a, NS, SILENCE, GRACE)
-        assert (await expire_leases(stage.b, NS, SILENCE, 100)).count == 0
-    assert (await expire_leases(stage.b, NS, SILENCE, 100)).count == 0
+        assert await sweep(stage.b, SILENCE, 100) == 0
+    assert await sweep(stage.b, SILENCE, 100) == 0
 
 
 async def test_a_completion_is_not_held_up_by_the_beat_for_longer_than_the_beat(stage: Stage) -> None:

@@ -1,0 +1,64 @@
+"""What people do to many tasks, and what follows for others when a task ends. The statements of sql/queries/ending.sql."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from db.lease import Place
+from db.pool import Connection
+from db.statements import statement
+
+
+@dataclass(slots=True)
+class CancelledRow:
+    cancelled: list[int] | None
+    ended: list[int] | None
+    """Of those, the ones that had not failed before."""
+    runners: list[int] | None
+    moved: list[int] | None
+
+
+@dataclass(slots=True)
+class FreedRow:
+    """Children that went on."""
+
+    channels: list[int] | None
+    ranks: list[int] | None
+    nos: list[int] | None
+    merging: list[int] | None
+    due_in: float | None
+
+    def freed(self) -> list[Place]:
+        return list(zip(self.channels or (), self.ranks or (), self.nos or (), strict=True))
+
+
+@dataclass(slots=True)
+class RetriedRow:
+    no: int
+    channel: int
+    rank: int
+    merges: bool
+
+
+async def descendants(connection: Connection, ns: int, nos: list[int]) -> list[int]:
+    """With themselves."""
+    return [row["no"] for row in await connection.fetch(statement("ending", "descendants"), ns, nos)]
+
+
+async def cancel_tasks(connection: Connection, ns: int, nos: list[int]) -> CancelledRow:
+    return CancelledRow(*(await connection.fetch(statement("ending", "cancel_tasks"), ns, nos))[0])
+
+
+async def doomed(connection: Connection, ns: int, nos: list[int]) -> list[int]:
+    return [row["no"] for row in await connection.fetch(statement("ending", "doomed"), ns, nos)]
+
+
+async def settle_children(
+    connection: Connection, ns: int, *, spawned: list[int], failed: list[int], doomed: list[int]
+) -> FreedRow:
+    rows = await connection.fetch(statement("ending", "settle_children"), ns, spawned, failed, doomed)
+    return FreedRow(*rows[0])
+
+
+async def retry_tasks(connection: Connection, ns: int, nos: list[int], attempts: int) -> list[RetriedRow]:
+    return [RetriedRow(*row) for row in await connection.fetch(statement("ending", "retry_tasks"), ns, nos, attempts)]

@@ -1,0 +1,50 @@
+"""What time brings about: leases run out, delays end."""
+
+from __future__ import annotations
+
+from db.clock import Moved, expire_leases, overdue_leases, promote_scheduled
+from db.key import bring_twins, free_twins, merge_ready
+from db.pool import Connection
+from resolvers.core import Core
+from resolvers.create import FAILED, READY, SCHEDULED
+from resolvers.follow import After, end_children
+
+
+async def expire(core: Core, limit: int) -> int:
+    """Take back leases that ran out, at most `limit`; answers how many."""
+
+    async def work(connection: Connection) -> tuple[int, After]:
+        after = After()
+        overdue = await overdue_leases(connection, core.ns, core.rhythm.longest_silence, limit)
+        if not overdue:
+            return 0, after
+        # A time-out is a failure, which twins share; a lost lease is the runner's alone.
+        failing = [(row.lease_no, no) for row in overdue if row.timed_out for no in row.keyed or ()]
+        if failing:
+            await bring_twins(connection, core.ns, failing, succeed=False)
+        found = await expire_leases(connection, core.ns, [row.lease_no for row in overdue])
+        after.places = [(f.channel, f.rank, f.no) for f in found if f.state == READY]
+        after.due = [f.due_in for f in found if f.state == SCHEDULED]
+        lost = [no for row in overdue if not row.timed_out for no in row.keyed or ()]
+        if lost:
+            after.places += await free_twins(connection, core.ns, lost)
+        await end_children(connection, core.ns, after, failed=[f.no for f in found if f.state == FAILED])
+        return len(overdue), after
+
+    count, after = await core.pool.run(work, transaction=True)
+    after.tell(core)
+    return count
+
+
+async def promote(core: Core, limit: int) -> int:
+    """Make ready what was delayed until now, at most `limit`; answers how many."""
+
+    async def work(connection: Connection) -> Moved:
+        moved = await promote_scheduled(connection, core.ns, limit)
+        if moved.merging:
+            await merge_ready(connection, core.ns, moved.merging)
+        return moved
+
+    moved = await core.pool.run(work, transaction=True)
+    core.wake(moved.places)
+    return moved.count

@@ -1,0 +1,93 @@
+"""What follows, in the same transaction, when tasks end, are given back or become ready; and what is told after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from db.ending import doomed, settle_children
+from db.key import free_twins, merge_ready
+from db.lease import Place, release_leases
+from db.pool import Connection
+from resolvers.core import Core
+
+
+class Freed(Protocol):
+    due_in: float | None
+
+    def freed(self) -> list[Place]: ...
+
+
+@dataclass(slots=True)
+class After:
+    """Where tasks became ready, and when the next thing is due: told when the transaction is committed."""
+
+    places: list[Place] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
+
+    def add(self, found: Freed) -> None:
+        self.places += found.freed()
+        if found.due_in is not None:
+            self.due.append(found.due_in)
+
+    def tell(self, core: Core) -> None:
+        core.wake(self.places)
+        if self.due:
+            core.due(min(self.due))
+
+
+async def end_children(
+    connection: Connection, ns: int, after: After, *, spawned: Sequence[int] = (), failed: Sequence[int] = ()
+) -> None:
+    """What waits for tasks that succeeded after spawning (SUBTREE), or that failed or were cancelled (CANCEL, RUN)."""
+    if failed or spawned:
+        below = await _doomed(connection, ns, failed)
+        await _settle(connection, ns, after, list(spawned), [*failed, *below], below)
+
+
+async def cancel_under(connection: Connection, ns: int, after: After, failed: Sequence[int]) -> None:
+    """Tasks were hung under these, which have failed or are cancelled: those that go with their parents (CANCEL) do."""
+    below = await _doomed(connection, ns, failed)
+    if below:
+        await _settle(connection, ns, after, [], below, below)
+
+
+async def _settle(
+    connection: Connection, ns: int, after: After, spawned: list[int], failed: list[int], below: list[int]
+) -> None:
+    found = await settle_children(connection, ns, spawned=spawned, failed=failed, doomed=below)
+    if found.merging:
+        await merge_ready(connection, ns, found.merging)
+    after.add(found)
+
+
+async def _doomed(connection: Connection, ns: int, failed: Sequence[int]) -> list[int]:
+    """All that is cancelled with these, locked: looked for until the locks show nothing that was hung below meanwhile."""
+    below: list[int] = []
+    while failed:
+        found = await doomed(connection, ns, [*failed, *below])
+        if len(found) == len(below):
+            break
+        below = found
+    return below
+
+
+async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:
+    """Release leases, untouched. Answers which (by place in `leases`) stood."""
+    if not leases:
+        return set()
+    after = After()
+
+    async def work(connection: Connection) -> set[int]:
+        after.places.clear()
+        found = await release_leases(connection, core.ns, leases)
+        after.places += [(f.channel, f.rank, f.no) for f in found]
+        runners = [f.no for f in found if f.keyed]
+        if runners:
+            after.places += await free_twins(connection, core.ns, runners)
+        return {f.ord - 1 for f in found}
+
+    stood = await core.pool.run(work, transaction=True)
+    after.tell(core)
+    return stood
