@@ -54,9 +54,9 @@ async def doomed(connection: Connection, ns: int, nos: list[int]) -> list[int]:
 
 
 async def settle_children(
-    connection: Connection, ns: int, *, spawned: list[int], failed: list[int], doomed: list[int]
+    connection: Connection, ns: int, *, joins: list[int], failed: list[int], doomed: list[int]
 ) -> FreedRow:
-    rows = await connection.fetch(statement("ending", "settle_children"), ns, spawned, failed, doomed)
+    rows = await connection.fetch(statement("ending", "settle_children"), ns, joins, failed, doomed)
     return FreedRow(*rows[0])
 
 

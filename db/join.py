@@ -34,5 +34,10 @@ async def waiting_for(connection: Connection, ns: int, joins: list[int], tasks: 
 
 
 async def adopt(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:
-    """Pairs (task just made, join that is blocked)."""
+    """Pairs (task just made, join): those that have not started wait for it."""
     await connection.fetch(statement("join", "adopt"), ns, [p[0] for p in pairs], [p[1] for p in pairs])
+
+
+async def feed(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:
+    """Pairs (task, join that adopts what it spawns, though not itself)."""
+    await connection.execute(statement("join", "feed"), ns, [p[0] for p in pairs], [p[1] for p in pairs])

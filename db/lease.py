@@ -91,9 +91,11 @@ class CompletedRow:
     keyed: list[int] | None
     """Items left out because they have to do with keys."""
     again: int
-    parents: list[int] | None
-    """With `joins`, in pairs: what makes tasks, and the blocked joins that wait for all that it spawns."""
     joins: list[int] | None
+    """Blocked joins that still count one of these, because it makes tasks: settle_children is told of them, once for each."""
+    feeders: list[int] | None
+    """With `fed`, in pairs: what makes tasks, and the joins that adopt them."""
+    fed: list[int] | None
     channels: list[int] | None
     ranks: list[int] | None
     nos: list[int] | None

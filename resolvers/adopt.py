@@ -1,13 +1,15 @@
 """SUBTREE links (DESIGN.md §3.6): which of the tasks that a call makes become parents of which joins.
 
 Old joins stand already and wait for all that the completed task spawns. Late joins are made by the call itself, and wait for a
-task that has spawned before, or spawns in this very call. Never adopted are the join, what waits for it, and other joins of
-the same subtree; so no cycle can arise.
+task that has spawned before, or spawns in this very call. Never adopted are the join, what waits for it (so no cycle can
+arise), and other joins of the same subtree; but what those spawn is, so they are noted as its feeders, as are parents that the
+join has named itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from db.join import MemberRow, joins, waiting_for
 from db.pool import Connection
@@ -33,6 +35,8 @@ class Tree:
     """Result: (new task, old join)."""
     adopts: list[tuple[int, MemberRow]] = field(default_factory=list)
     """Result: (new join, task that exists)."""
+    feeds: list[tuple[int | UUID, int | UUID]] = field(default_factory=list)
+    """Result: (feeder, join): the number of one that exists, the id of a new one."""
 
 
 async def adopt(connection: Connection, ns: int, tree: Tree) -> None:
@@ -45,8 +49,13 @@ async def adopt(connection: Connection, ns: int, tree: Tree) -> None:
             below.pairs |= await waiting_for(connection, ns, tree.old_joins, named)
         for join in tree.old_joins:
             for place in tree.new:
-                if not _joins_too(tree, place, roots.get(join, [])) and not below.waits_for_old(place, join):
+                if below.waits_for_old(place, join):
+                    continue
+                if _joins_too(tree, place, roots.get(join, [])):
+                    tree.feeds.append((tree.drafts[place].id, join))
+                else:
                     tree.adopted_by.append((place, join))
+                    below.adopted(place, join)
     late = [
         (place, no)
         for place in tree.new
@@ -69,14 +78,20 @@ async def _adopt_late(connection: Connection, ns: int, tree: Tree, below: _Below
     waiting = {no for _, no in above}
     parents = {no for no, _ in tree.outside.get(join, ())} | {m.no for place, m in tree.adopts if place == join}
     for member in members:
-        if not member.joins and member.no not in waiting and member.no not in parents:
+        if member.no in waiting:
+            continue
+        if member.joins or member.no in parents:
+            tree.feeds.append((member.no, tree.drafts[join].id))
+        else:
             tree.adopts.append((join, member))
     if root == tree.spawned_by or any(m.no == tree.spawned_by for m in members):
         inside = {link.parent for link in tree.drafts[join].inside}
         for place in tree.new:
-            if place == join or place in inside or _joins_too(tree, place, [root]):
+            if place == join or below.waits_for_new(place, join):
                 continue
-            if not below.waits_for_new(place, join):
+            if place in inside or _joins_too(tree, place, [root]):
+                tree.feeds.append((tree.drafts[place].id, tree.drafts[join].id))
+            else:
                 tree.drafts[join].inside.append(Inside(place, ADOPTED_PLACE, subtree=True, adopted=True))
 
 
@@ -95,6 +110,12 @@ class _Below:
 
     def waits_for_old(self, place: int, join: int) -> bool:
         return any((join, no) in self.pairs for at in self._above(place) for no, _ in self._tree.outside.get(at, ()))
+
+    def adopted(self, place: int, join: int) -> None:
+        """What waits for `join` now waits for all that the new task waits for."""
+        for other in self._tree.old_joins:
+            if other != join and self.waits_for_old(place, other):
+                self.pairs |= {(other, no) for above, no in self.pairs if above == join} | {(other, join)}
 
     def waits_for_new(self, place: int, join: int) -> bool:
         adopters = [old for at, old in self._tree.adopted_by if at == join]

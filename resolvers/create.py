@@ -24,7 +24,7 @@ from db.create import (
     tasks_made_with_group,
 )
 from db.group import read_groups
-from db.join import MemberRow, subtree_members
+from db.join import MemberRow, feed, subtree_members
 from db.join import adopt as adopt_tasks
 from db.key import KeyedRow, lock_keys, merge_ready, remember_keys, tasks_with_keys
 from db.pause import park_paused, pause_groups
@@ -205,6 +205,8 @@ class Creator:
         await self._lock_parents(connection, calls, there)
         numbers_of = await self._numbers(calls)
         await self._settle_keys(connection, calls, there, numbers_of)
+        if len(calls) > 1 and any(_crosses(call, there) for call in calls):
+            raise Alone("joins that may come to wait for each other are told apart one call at a time", ())
         adoptions = [(call, await self._adopt(connection, calls, call, there)) for call in calls]
         batch = Batch()
         for call in calls:
@@ -216,6 +218,9 @@ class Creator:
         pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
         if pairs:
             await adopt_tasks(connection, ns, pairs)
+        feeds = [pair for _, tree in adoptions if tree for pair in tree.feeds]
+        if feeds:
+            await feed(connection, ns, [(_number(numbers, x), _number(numbers, join)) for x, join in feeds])
         return [Made(c.group_id, [_answer(d, numbers, there) for d in c.drafts]) for c in calls]
 
     async def _follow(
@@ -344,7 +349,7 @@ class Creator:
                     other = there.instead.get(call.drafts[link.parent].id)
                     if other is None or draft.id in there.instead:
                         continue
-                    path = (*draft.path, "parents", link.place)
+                    path = (*draft.path, "parents", link.place, "ref")
                     if there.groups[other] != call.group_no or (call.new_group and other in there.made):
                         raise BadInput(
                             f"this parent was answered with task {other}, which is in another group (RETURN_EXISTING): "
@@ -432,6 +437,17 @@ def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, P
     """Ids of a new task's parents that are there already: named by id, or by the ref of one that an earlier call made."""
     inside = [(call.drafts[x.parent].id, (*draft.path, "parents", x.place, "ref"), x.subtree) for x in draft.inside]
     return [x for x in inside if x[0] in there.made] + [(x.parent, x.path, x.subtree) for x in draft.outside]
+
+
+def _crosses(call: Call, there: There) -> bool:
+    """Old joins adopt its tasks, which hang from more than their spawner: from tasks, say, that another join waits for."""
+    return bool(call.joins) and any(
+        there.parents.get(x.parent, call.spawned_by) != call.spawned_by for d in call.drafts for x in d.outside
+    )
+
+
+def _number(numbers: dict[UUID, int], task: int | UUID) -> int:
+    return task if isinstance(task, int) else numbers[task]
 
 
 def _answer(draft: Draft, numbers: dict[UUID, int], there: There) -> tuple[int, UUID]:

@@ -38,12 +38,12 @@ class After:
 
 
 async def end_children(
-    connection: Connection, ns: int, after: After, *, spawned: Sequence[int] = (), failed: Sequence[int] = ()
+    connection: Connection, ns: int, after: After, *, joins: Sequence[int] = (), failed: Sequence[int] = ()
 ) -> None:
-    """What waits for tasks that succeeded after spawning (SUBTREE), or that failed or were cancelled (CANCEL, RUN)."""
-    if failed or spawned:
+    """What waits for tasks that failed or were cancelled (CANCEL, RUN); and `joins`, once for each parent that succeeded."""
+    if failed or joins:
         below = await _doomed(connection, ns, failed)
-        await _settle(connection, ns, after, list(spawned), [*failed, *below], below)
+        await _settle(connection, ns, after, list(joins), [*failed, *below], below)
 
 
 async def cancel_under(connection: Connection, ns: int, after: After, failed: Sequence[int]) -> None:
@@ -54,9 +54,9 @@ async def cancel_under(connection: Connection, ns: int, after: After, failed: Se
 
 
 async def _settle(
-    connection: Connection, ns: int, after: After, spawned: list[int], failed: list[int], below: list[int]
+    connection: Connection, ns: int, after: After, joins: list[int], failed: list[int], below: list[int]
 ) -> None:
-    found = await settle_children(connection, ns, spawned=spawned, failed=failed, doomed=below)
+    found = await settle_children(connection, ns, joins=joins, failed=failed, doomed=below)
     if found.merging:
         await merge_ready(connection, ns, found.merging)
     after.add(found)

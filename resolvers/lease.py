@@ -196,7 +196,7 @@ class Finisher:
         if found.merging:
             await merge_ready(connection, ns, found.merging)
         hit = [(items[o - 1], group) for o, group in zip(found.ords or (), found.groups or (), strict=True)]
-        joins = list(zip(found.parents or (), found.joins or (), strict=True))
+        feeds = list(zip(found.feeders or (), found.fed or (), strict=True))
         calls = [
             Call(
                 _NO_GROUP,
@@ -205,15 +205,14 @@ class Finisher:
                 group_no=group,
                 spawned_by=i.no,
                 parent_delay=i.child_delay,
-                joins=[join for parent, join in joins if parent == i.no],
+                joins=[join for no, join in feeds if no == i.no],
             )
             for i, group in hit
             if i.children
         ]
         if calls:
             await self.creator.make_within(connection, calls, after)
-        if joins:
-            await end_children(connection, ns, after, spawned=sorted({parent for parent, _ in joins}))
+        await end_children(connection, ns, after, joins=found.joins or ())
         after.due += await self._suspend(connection, [(i.no, i.workgroup_delay) for i, _ in hit if i.workgroup_delay])
         return list(found.ords or ()), after
 

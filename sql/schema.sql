@@ -130,6 +130,12 @@ CREATE TABLE public.failed (
     key text
 );
 
+CREATE TABLE public.feeder (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    join_no bigint NOT NULL
+);
+
 CREATE TABLE public.fold (
     ns integer NOT NULL,
     upto pg_snapshot NOT NULL
@@ -527,6 +533,9 @@ ALTER TABLE ONLY public.error
 
 ALTER TABLE ONLY public.failed
     ADD CONSTRAINT failed_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.feeder
+    ADD CONSTRAINT feeder_pkey PRIMARY KEY (ns, no, join_no);
 
 ALTER TABLE ONLY public.fold
     ADD CONSTRAINT fold_pkey PRIMARY KEY (ns);

@@ -87,6 +87,14 @@ alter table edge
   add subtree boolean not null default false,
   add adopted boolean not null default false;
 
+-- Tasks of a subtree that its join does not wait for (other joins of the same subtree), though it does for what they spawn.
+create table feeder (
+  ns int not null,
+  no bigint not null,
+  join_no bigint not null,
+  primary key (ns, no, join_no)
+);
+
 alter table done add merged_into bigint;
 
 drop view task_now;

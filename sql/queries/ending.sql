@@ -97,12 +97,12 @@ select b.no from blocked b where b.ns = $1 and b.no = any (array(select no from 
 
 -- name: settle_children
 -- What waits for tasks that have ended goes on: all that waits through a SUBTREE link for one that succeeded and spawned; what
--- runs however its parents end (RUN). $1 ns $2 numbers of those that spawned $3 of those that failed or were cancelled, and of
--- the doomed $4 the doomed, which are cancelled here
+-- runs however its parents end (RUN). $1 ns $2 joins, once for each that succeeded $3 numbers of those that failed or were
+-- cancelled, and of the doomed $4 the doomed, which are cancelled here
 with delta as materialized (
   select child, count(*)::int as n
   from (
-    select e.child from edge e where e.ns = $1 and e.parent = any ($2::bigint[]) and e.subtree
+    select unnest($2::bigint[]) as child
     union all
     select e.child from edge e join blocked b on b.ns = $1 and b.no = e.child
     where e.ns = $1 and e.parent = any ($3::bigint[]) and b.policy = 2) x

@@ -29,13 +29,46 @@ with recursive d as (
 select root, no from d where no = any ($3::bigint[]);
 
 -- name: adopt
--- Tasks just made become parents of joins that are blocked. $1 ns $2 parents $3 joins
+-- Tasks just made become parents of joins that have not started, which are blocked (again). $1 ns $2 parents $3 joins
 with pair as materialized (select u.parent, u.child from unnest($2::bigint[], $3::bigint[]) as u(parent, child)),
+t as materialized (select no, channel, rank from task where ns = $1 and no = any ($3::bigint[])),
+b as materialized (
+  select b.no, b.open from blocked b where b.ns = $1 and b.no in (select no from t) order by b.no for update),
+from_ready as (
+  delete from ready x using t
+  where x.ns = $1 and x.channel = t.channel and x.rank = t.rank and x.no = t.no and x.attempt = 0
+    and (select count(*) from b) >= 0
+  returning x.no, null::timestamptz as run_at, x.channel, x.rank, x.workgroup, x.group_no, x.remaining, x.failures, x.key),
+from_parked as (
+  delete from parked x using t where x.ns = $1 and x.no = t.no and x.attempt = 0 and (select count(*) from b) >= 0
+  returning x.no, null::timestamptz as run_at, x.channel, x.rank, x.workgroup, x.group_no, x.remaining, x.failures, x.key),
+from_scheduled as (
+  delete from scheduled x using t where x.ns = $1 and x.no = t.no and x.attempt = 0 and (select count(*) from b) >= 0
+  returning x.no, x.run_at, x.channel, x.rank, x.workgroup, x.group_no, x.remaining, x.failures, x.key),
+back as materialized (
+  select *, 2 as was from from_ready
+  union all select *, 2 from from_parked
+  union all select *, 1 from from_scheduled),
 linked as (
   insert into edge (ns, parent, child, place, subtree, adopted)
   select $1, parent, child, 2147483647, true, true from pair
-  on conflict (ns, parent, child) do nothing
+  where child in (select no from b union all select no from back)
   returning child),
-more as (select child, count(*)::int as n from linked group by child)
-update blocked b set open = b.open + m.n from more m where b.ns = $1 and b.no = m.child
-returning b.no;
+more as materialized (select child, count(*)::int as n from linked group by child),
+counted as (
+  update blocked x set open = b.open + m.n from b join more m on m.child = b.no where x.ns = $1 and x.no = b.no),
+again as (
+  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures, key, policy)
+  select $1, k.no, m.n, k.run_at, k.channel, k.rank, k.workgroup, k.group_no, 0, k.remaining, k.failures, k.key,
+    (select x.on_parent_failure from task x where x.ns = $1 and x.no = k.no)
+  from back k join more m on m.child = k.no),
+told as (
+  insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
+  select $1, 14, was, 0, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
+  from back group by was)
+select child as join_no, n from more;
+
+-- name: feed
+-- What these tasks spawn is adopted by these joins, though they are not their parents. $1 ns $2 numbers $3 joins
+insert into feeder (ns, no, join_no) select $1, * from unnest($2::bigint[], $3::bigint[]) as u(no, join_no)
+on conflict do nothing;

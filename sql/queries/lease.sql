@@ -207,6 +207,11 @@ soon as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
   select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key from due
   where left_open <= 0 and (due_at is null or due_at <= now())),
+-- What makes tasks, and the joins that adopt them.
+feed as materialized (
+  select l.parent as no, l.child as join_no from link l where l.counts_on
+  union
+  select f.no, f.join_no from hit h join feeder f on f.ns = $1 and f.no = h.no where h.makes),
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
   select $1, 6, case when is_twin then 4 else 3 end, 5, worker, array_agg(no), array_agg(group_no), array_agg(channel),
@@ -221,8 +226,9 @@ select
   (select array_agg(group_no order by ord) from hit where not is_twin) as groups,
   (select array_agg(ord::int) from item where not is_twin and no in (select no from left_out)) as keyed,
   (select count(*)::int from held) - (select count(*)::int from fresh) as again,
-  (select array_agg(parent) from link where counts_on and child in (select no from locked)) as parents,
   (select array_agg(child) from link where counts_on and child in (select no from locked)) as joins,
+  (select array_agg(no) from feed) as feeders,
+  (select array_agg(join_no) from feed) as fed,
   freed.*
 from (
   select

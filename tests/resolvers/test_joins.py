@@ -212,10 +212,13 @@ TOGETHER: dict[str, tuple[Grows, list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("beside", [[], ["old"]], ids=["alone", "beside an old join"])
 @pytest.mark.parametrize("case", TOGETHER)
-async def test_a_join_made_in_a_completion_waits_for_what_is_made_with_it(crew: Crew, case: str) -> None:
+async def test_a_join_made_in_a_completion_waits_for_what_is_made_with_it(
+    crew: Crew, case: str, beside: list[str]
+) -> None:
     grows, expected = TOGETHER[case]
-    id = await group(crew, t("root"))
+    id = await group(crew, t("root"), *(t(n, "root*") for n in beside))
     seen = await work(crew, grows)
     assert seen["join"] == expected
     assert set((await crew.states(id)).values()) == {"SUCCEEDED"}
@@ -305,11 +308,37 @@ async def test_what_waits_for_two_joins_of_one_subtree_locks_nothing_for_good(cr
     assert "a" in seen["j2"]
 
 
-async def test_crossed_joins_of_siblings_end(crew: Crew) -> None:
-    """x joins a's subtree and y b's, and a spawns what waits for y, b what waits for x."""
+@pytest.mark.parametrize("how", ["one by one", "in one call", "at once"])
+async def test_crossed_joins_of_siblings_end(crew: Crew, how: str) -> None:
+    """x joins a's subtree and y b's; a spawns what waits for y, and b what waits for x."""
     id = await group(crew, t("a"), t("b"), t("x", "a*"), t("y", "b*"))
-    await work(crew, {"a": [t("a1", "y")], "b": [t("b1", "x")]})
-    assert set((await crew.states(id)).values()) == {"SUCCEEDED"}
+    a, b = await crew.claim(2)
+    results = [{"lease": a["id"], "children": [t("a1", "y")]}, {"lease": b["id"], "children": [t("b1", "x")]}]
+    calls = [results] if how == "in one call" else [[r] for r in results]
+    answers = [crew.ask(COMPLETE, input={"results": call}) for call in calls]
+    if how == "at once":
+        await asyncio.gather(*answers)
+    else:
+        for answer in answers:
+            await answer
+    await work(crew)
+    assert await crew.states(id) == dict.fromkeys(("a", "b", "x", "y", "a1", "b1"), "SUCCEEDED")
+
+
+@pytest.mark.parametrize(("more", "waits"), [({}, "READY"), ({"delaySeconds": 1000}, "SCHEDULED")])
+async def test_a_join_that_has_not_started_waits_again_when_its_subtree_grows(
+    crew: Crew, more: dict[str, Any], waits: str
+) -> None:
+    """What another join of the subtree spawns is spawned under the root: only one that has started is left alone."""
+    await group(crew, t("root"), t("join", "root*", **more))
+    grows: Grows = {"root": [t("a")], "a": [t("inner", "root*", priority=9)], "inner": [t("late")]}
+    assert list(await work(crew, grows, 2)) == ["root", "a"]
+    assert [await state(crew, n) for n in ("join", "inner")] == [waits, "READY"]
+    assert list(await work(crew, grows, 1)) == ["inner"]
+    assert await state(crew, "join") == "BLOCKED"
+    assert await parents(crew, "join") == ["root", "a", "late"]
+    assert list(await work(crew, grows, 1)) == ["late"]
+    assert await state(crew, "join") == waits
 
 
 # -- growing while others end -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +27,8 @@ from typing import Any, TypeVar, get_args
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.errors import Flaky
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from resolvers.core import Rhythm
 from tests.support import life_model
@@ -129,6 +124,10 @@ def one_of(first: T, *others: T, feature: str | None = None) -> st.SearchStrateg
 
 NUMBER = st.integers(0, 11)
 SOME = st.lists(NUMBER, min_size=1, max_size=4, unique=True)
+SIDE_SHOWS = [
+    *("create_group", "repeat_create_tasks", "repeat_claim", "turn", "extend", "release", "expire", "time_out"),
+    *("suspend", "pause_tasks", "pause_group", "pause_channel", "cancel", "cancel_found"),
+]
 FILTER = st.sampled_from(["groupId", "channels", "workgroups", "key"])
 YES = st.booleans()
 SELDOM = st.sampled_from([False, False, False, True])
@@ -138,14 +137,14 @@ SKETCH: st.SearchStrategy[Sketch] = st.tuples(
         name=st.just(""),
         channel=st.sampled_from(CHANNELS),
         workgroup=one_of(None, None, *WORKGROUPS),
-        key=one_of(None, None, *KEYS, feature="keys"),
-        on_duplicate=one_of("MERGE", "MERGE", "RETURN_EXISTING", "REJECT", "ALLOW", feature="keys"),
+        key=one_of(None, "k0", "k0", "k1", feature="keys"),
+        on_duplicate=one_of("MERGE", "MERGE", "MERGE", "RETURN_EXISTING", "REJECT", "ALLOW", feature="keys"),
         priority=st.integers(0, 2),
         max_attempts=st.sampled_from([5, 5, 2, 1]),
         backs_off=YES,
         delayed=SELDOM,
         timed=one_of(False, True, feature="timeouts"),
-        on_parent_failure=one_of("BLOCK", "CANCEL", "RUN", feature="on_parent_failure"),
+        on_parent_failure=one_of("BLOCK", "BLOCK", "CANCEL", "RUN", feature="on_parent_failure"),
         parents=st.just(()),
         own_id=YES,
     ),
@@ -175,6 +174,8 @@ class World:
     seen: Counter[str] = field(default_factory=Counter)
     """States, holds and kinds of links, each time that they were compared."""
     examples: Iterator[int] = field(default_factory=itertools.count)
+    failed: list[str] = field(default_factory=list)
+    """What was done in the first life that failed, before it was made smaller."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,51 @@ def chosen(things: Sequence[T], numbers: Sequence[int]) -> list[T]:
     return list({id(x): x for x in (things[n % len(things)] for n in numbers)}.values())
 
 
-def only_if(check: Callable[[Any], object], feature: str = "") -> Callable[[Function], Function]:
-    return precondition(lambda self: (not feature or feature in FEATURES) and bool(check(self)))
+@dataclass(frozen=True)
+class Verb:
+    """A kind of step: when it can be, and with what."""
+
+    do: Callable[..., None]
+    when: Callable[[Any], object]
+    arguments: dict[str, st.SearchStrategy[Any]]
+
+    @property
+    def name(self) -> str:
+        return self.do.__name__
+
+
+@dataclass(frozen=True)
+class Step:
+    verb: Verb
+    arguments: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self.verb.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+VERBS: list[Verb] = []
+"""Each as many times as it weighs."""
+
+
+def verb(
+    weight: int = 1, *, when: Callable[[Any], object], feature: str = "", **arguments: st.SearchStrategy[Any]
+) -> Callable[[Function], Function]:
+    def mark(do: Function) -> Function:
+        if not feature or feature in FEATURES:
+            VERBS.extend([Verb(do, when, arguments)] * weight)
+        return do
+
+    return mark
+
+
+def next_step(machine: LifeMachine) -> st.SearchStrategy[Step]:
+    def possible(verb: Verb) -> bool:
+        return verb.name not in machine.without and bool(verb.when(machine))
+
+    def with_arguments(verb: Verb) -> st.SearchStrategy[Step]:
+        return st.builds(Step, st.just(verb), st.fixed_dictionaries(verb.arguments))
+
+    return st.sampled_from(VERBS).filter(possible).flatmap(with_arguments)
 
 
 class LifeMachine(RuleBasedStateMachine):
@@ -207,6 +251,14 @@ class LifeMachine(RuleBasedStateMachine):
         self.lease_ids: dict[Lease, str] = {}
         self.claims: list[Claim] = []
         self.creations: list[tuple[Group, list[New]]] = []
+        self.script: list[str] = []
+        self.without: set[str] = set()
+        """Verbs that this life does without: the others meet more often."""
+
+    def teardown(self) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not self.world.failed:
+            self.world.failed = [*self.script, str(error)]
 
     # -- what there is to choose from ---------------------------------------------------------------------------------
 
@@ -220,6 +272,13 @@ class LifeMachine(RuleBasedStateMachine):
 
     def has_room(self) -> bool:
         return len(self.tasks) < MOST_TASKS and len(self.tasks_in("READY", "SCHEDULED", "RUNNING")) < MOST_OPEN
+
+    def may_claim(self) -> bool:
+        """When there is something, or nothing else to do."""
+        return any(not self.model.holds(task) for task in self.tasks_in("READY")) or not self.model.standing()
+
+    def may_cancel(self) -> bool:
+        return 4 * len(self.tasks_in("CANCELLED")) < len(self.tasks)
 
     def leases(self, numbers: Sequence[int]) -> list[Lease]:
         """Mostly such as stand, and now and then one that has ended."""
@@ -257,7 +316,8 @@ class LifeMachine(RuleBasedStateMachine):
 
     def did(self, verb: str, *words: object) -> None:
         self.world.steps[verb] += 1
-        note("    # " + " ".join(str(word) for word in (verb, *words) if word != ""))
+        self.script.append(" ".join(str(word) for word in (verb, *words) if word != ""))
+        note("    # " + self.script[-1])
 
     def ask(self, query: str, **variables: Any) -> Any:
         """What its only field answers."""
@@ -280,8 +340,8 @@ class LifeMachine(RuleBasedStateMachine):
 
         async def move() -> None:
             await move_clock(self.world.crew, statement, self.ids_of(tasks))
-            with contextlib.suppress(AssertionError):  # the invariant says what is wrong
-                await until(agrees, 5)
+            with contextlib.suppress(AssertionError):  # what follows says what is wrong
+                await until(agrees, 3)
 
         async def agrees() -> bool:
             return not self.differences(await self.read())
@@ -351,7 +411,6 @@ class LifeMachine(RuleBasedStateMachine):
         channels = {channel: self.prefix + channel for channel in CHANNELS}
         return await self.world.crew.ask(EVERYTHING, has=self.prefix, **channels)
 
-    @invariant()
     def agrees(self) -> None:
         """What the API shows is what the model says."""
         if self.model.groups:
@@ -422,12 +481,24 @@ class LifeMachine(RuleBasedStateMachine):
 
     # -- creating -----------------------------------------------------------------------------------------------------
 
-    @initialize(sketches=SKETCHES)
-    def start(self, sketches: list[Sketch]) -> None:
+    @initialize(sketches=SKETCHES, without=st.sets(st.sampled_from(SIDE_SHOWS), max_size=len(SIDE_SHOWS)))
+    def start(self, sketches: list[Sketch], without: set[str]) -> None:
+        self.without = without
         self._create_group(self.named(None, sketches), paused=False)
+        self.agrees()
 
-    @only_if(lambda self: len(self.model.groups) < MOST_GROUPS and self.has_room())
-    @rule(sketches=SKETCHES, backwards=YES, paused=SELDOM)
+    @rule(step=st.runner().flatmap(next_step))
+    def step(self, step: Step) -> None:
+        step.verb.do(self, **step.arguments)
+        self.agrees()
+
+    @verb(
+        1,
+        when=lambda self: len(self.model.groups) < MOST_GROUPS and self.has_room(),
+        sketches=SKETCHES,
+        backwards=YES,
+        paused=SELDOM,
+    )
     def create_group(self, sketches: list[Sketch], backwards: bool, paused: bool) -> None:
         self._create_group(self.named(None, sketches, backwards=backwards), paused=paused and "pause" in FEATURES)
 
@@ -436,7 +507,7 @@ class LifeMachine(RuleBasedStateMachine):
         name = f"g{len(self.model.groups)}"
         self.did("create_group", name, "(paused)" * paused, *news)
         own_id = str(uuid.uuid4())
-        given = {"name": self.prefix + name, "id": own_id, "tasks": self.inputs(news)}
+        given: dict[str, Any] = {"name": self.prefix + name, "id": own_id, "tasks": self.inputs(news)}
         given |= {"isPaused": True} if paused else {}
         try:
             expected = self.model.create_group(name, news, paused=paused)
@@ -452,16 +523,14 @@ class LifeMachine(RuleBasedStateMachine):
         self.ids |= {name: own_id, **{t["name"]: t["id"] for t in made["tasks"]}}
         return self.creations.append((self.model.groups[name], news))
 
-    @only_if(has_room)
-    @rule(number=NUMBER, sketches=SKETCHES, backwards=YES)
+    @verb(2, when=lambda self: self.model.groups and self.has_room(), number=NUMBER, sketches=SKETCHES, backwards=YES)
     def create_tasks(self, number: int, sketches: list[Sketch], backwards: bool) -> None:
-        for group in chosen(list(self.model.groups.values()), [number]):
-            news = self.named(group, sketches, backwards=backwards)
-            self.creations.append((group, news))
-            self._create_tasks("create_tasks", group, news)
+        (group,) = chosen(list(self.model.groups.values()), [number])
+        news = self.named(group, sketches, backwards=backwards)
+        self.creations.append((group, news))
+        self._create_tasks("create_tasks", group, news)
 
-    @only_if(repeatable_creations)
-    @rule(number=NUMBER)
+    @verb(1, when=repeatable_creations, number=NUMBER)
     def repeat_create_tasks(self, number: int) -> None:
         ((group, news),) = chosen(self.repeatable_creations(), [number])
         self._create_tasks("repeat_create_tasks", group, news)
@@ -481,11 +550,17 @@ class LifeMachine(RuleBasedStateMachine):
 
     # -- working ------------------------------------------------------------------------------------------------------
 
-    @rule(limit=st.integers(1, 4), with_id=YES)
+    @verb(5, when=may_claim, limit=st.integers(1, 4), with_id=YES)
     def claim(self, limit: int, with_id: bool) -> None:
         self._claim(CHANNELS, limit, with_id)
 
-    @rule(channel=st.sampled_from(CHANNELS), limit=st.integers(1, 2), with_id=YES)
+    @verb(
+        1,
+        when=lambda self: self.tasks_in("READY"),
+        channel=st.sampled_from(CHANNELS),
+        limit=st.integers(1, 2),
+        with_id=YES,
+    )
     def claim_of_one_channel(self, channel: str, limit: int, with_id: bool) -> None:
         self._claim([channel], limit, with_id)
 
@@ -496,8 +571,7 @@ class LifeMachine(RuleBasedStateMachine):
         self.did("claim", limit, "of", *channels, "→", *(x.task.name for x in leases))
         self.expect_leases(given, self.ask(CLAIM, next=given)["leases"], leases)
 
-    @only_if(repeatable_claims)
-    @rule(number=NUMBER)
+    @verb(1, when=repeatable_claims, number=NUMBER)
     def repeat_claim(self, number: int) -> None:
         (claim,) = chosen(self.repeatable_claims(), [number])
         expected = [lease for lease in claim.leases if lease.end is None]
@@ -505,18 +579,24 @@ class LifeMachine(RuleBasedStateMachine):
         leases = self.ask(CLAIM, next=claim.input)["leases"]
         assert sorted(x["id"] for x in leases) == sorted(self.lease_ids[x] for x in expected)
 
-    @only_if(lambda self: self.model.leases)
-    @rule(results=st.lists(RESULT, min_size=1, max_size=3))
+    @verb(3, when=lambda self: self.model.standing(), results=st.lists(RESULT, min_size=1, max_size=3))
     def complete(self, results: list[Result]) -> None:
         self._complete(results)
 
-    @only_if(lambda self: self.model.leases and len(self.tasks) < MOST_TASKS)
-    @rule(results=st.lists(RICH, min_size=1, max_size=2))
+    @verb(
+        5,
+        when=lambda self: self.model.standing() and len(self.tasks) < MOST_TASKS,
+        results=st.lists(RICH, min_size=1, max_size=2),
+    )
     def complete_with_children(self, results: list[Result]) -> None:
         self._complete(results)
 
-    @only_if(lambda self: self.model.standing())
-    @rule(result=st.one_of(RESULT, RICH), channels=st.sampled_from([CHANNELS, ["c0"], ["c1"]]))
+    @verb(
+        3,
+        when=lambda self: self.model.standing(),
+        result=st.one_of(RESULT, RICH),
+        channels=st.sampled_from([CHANNELS, ["c0"], ["c1"]]),
+    )
     def turn(self, result: Result, channels: list[str]) -> None:
         """Complete and claim in one document, as workers do."""
         self._complete([result], channels)
@@ -550,8 +630,7 @@ class LifeMachine(RuleBasedStateMachine):
         picky = [item for item in items.values() if any(child.is_picky for child in item.children)]
         return picky[:1] or list(items.values())
 
-    @only_if(lambda self: self.model.leases)
-    @rule(failures=st.lists(FAILING, min_size=1, max_size=3))
+    @verb(4, when=lambda self: self.model.standing(), failures=st.lists(FAILING, min_size=1, max_size=3))
     def fail(self, failures: list[tuple[int, dict[str, bool], bool | None, bool]]) -> None:
         items: dict[Lease, Failure] = {}
         for number, how, retry_delay, suspends in failures:
@@ -563,8 +642,7 @@ class LifeMachine(RuleBasedStateMachine):
         done = self.ask(FAIL, input={"failures": [self.failure_input(item) for item in items.values()]})
         self.expect(answer, done["failed"], done["errors"])
 
-    @only_if(lambda self: self.model.leases)
-    @rule(numbers=SOME)
+    @verb(1, when=lambda self: self.model.standing(), numbers=SOME)
     def extend(self, numbers: list[int]) -> None:
         leases = self.leases(numbers)
         self.did("extend", *map(described_lease, leases))
@@ -574,8 +652,7 @@ class LifeMachine(RuleBasedStateMachine):
         assert (done["expiresAt"] is not None) == (answer.taken > 0)
         assert sorted(done["suspended"]) == sorted(self.lease_ids[x] for x in suspended)
 
-    @only_if(lambda self: self.model.leases)
-    @rule(numbers=SOME)
+    @verb(1, when=lambda self: self.model.standing(), numbers=SOME)
     def release(self, numbers: list[int]) -> None:
         leases = self.leases(numbers)
         self.did("release", *map(described_lease, leases))
@@ -585,8 +662,7 @@ class LifeMachine(RuleBasedStateMachine):
 
     # -- time passes --------------------------------------------------------------------------------------------------
 
-    @only_if(lambda self: self.model.standing())
-    @rule(number=NUMBER)
+    @verb(2, when=lambda self: self.model.standing(), number=NUMBER)
     def expire(self, number: int) -> None:
         """All that stands of a claim runs out."""
         leases = self.of_a_claim(number)
@@ -594,8 +670,7 @@ class LifeMachine(RuleBasedStateMachine):
         self.model.expire(leases)
         self.time_passes(LEASE_IS_OVER, [x.task for x in leases])
 
-    @only_if(lambda self: any(x.task.new.timed for x in self.model.standing()), "timeouts")
-    @rule(number=NUMBER)
+    @verb(2, when=lambda self: any(x.task.new.timed for x in self.model.standing()), feature="timeouts", number=NUMBER)
     def time_out(self, number: int) -> None:
         """All that stands of a claim and has a deadline reaches it."""
         leases = [x for x in self.of_a_claim(number) if x.task.new.timed]
@@ -604,8 +679,7 @@ class LifeMachine(RuleBasedStateMachine):
             self.model.time_out(leases)
             self.time_passes(DEADLINE_IS_OVER, [x.task for x in leases])
 
-    @only_if(lambda self: self.tasks_in("SCHEDULED"))
-    @rule(numbers=SOME)
+    @verb(3, when=lambda self: self.tasks_in("SCHEDULED"), numbers=SOME)
     def time_comes(self, numbers: list[int]) -> None:
         tasks = chosen(self.tasks_in("SCHEDULED"), numbers)
         self.did("time_comes", *(task.name for task in tasks))
@@ -614,15 +688,17 @@ class LifeMachine(RuleBasedStateMachine):
 
     # -- steering -----------------------------------------------------------------------------------------------------
 
-    @only_if(lambda self: any(task.new.workgroup for task in self.tasks_in("READY", "SCHEDULED", "RUNNING")))
-    @rule(workgroup=st.sampled_from(WORKGROUPS))
+    @verb(
+        1,
+        when=lambda self: any(task.new.workgroup for task in self.tasks_in("READY", "SCHEDULED", "RUNNING")),
+        workgroup=st.sampled_from(WORKGROUPS),
+    )
     def suspend(self, workgroup: str) -> None:
         self.did("suspend", workgroup)
         self.model.suspended.add(workgroup)
         assert self.ask(SUSPEND, name=self.prefix + workgroup)["workgroup"]["suspendedUntil"]
 
-    @only_if(lambda self: self.model.suspended)
-    @rule(number=NUMBER, by_itself=YES)
+    @verb(2, when=lambda self: self.model.suspended, number=NUMBER, by_itself=YES)
     def end_suspension(self, number: int, by_itself: bool) -> None:
         (workgroup,) = chosen(sorted(self.model.suspended), [number])
         self.did("end_suspension" if by_itself else "resume", workgroup)
@@ -639,50 +715,49 @@ class LifeMachine(RuleBasedStateMachine):
         self.world.runner.run(move_clock(self.world.crew, SUSPENSION_IS_OVER, name))
         self.world.runner.run(until(all_back))
 
-    @only_if(lambda self: self.tasks, "pause")
-    @rule(numbers=SOME)
+    @verb(
+        1, when=lambda self: self.tasks and sum(task.paused for task in self.tasks) < 4, feature="pause", numbers=SOME
+    )
     def pause_tasks(self, numbers: list[int]) -> None:
-        tasks = chosen(self.tasks, numbers)
+        tasks = chosen(self.tasks_in(*UNSETTLED) + self.tasks[:2], numbers)
         self.did("pause_tasks", *(task.name for task in tasks))
         affected = self.model.pause_tasks(tasks)
         assert self.ask(PAUSE_TASKS, ids=self.ids_of(tasks))["affected"] == affected
 
-    @only_if(lambda self: any(task.paused for task in self.tasks), "pause")
-    @rule(numbers=SOME)
+    @verb(2, when=lambda self: any(task.paused for task in self.tasks), feature="pause", numbers=SOME)
     def resume_tasks(self, numbers: list[int]) -> None:
         tasks = chosen([task for task in self.tasks if task.paused] + self.tasks[:2], numbers)
         self.did("resume_tasks", *(task.name for task in tasks))
         least, most = self.model.resume_tasks(tasks)
         assert least <= self.ask(RESUME_TASKS, ids=self.ids_of(tasks))["affected"] <= most
 
-    @only_if(lambda self: self.tasks, "pause")
-    @rule(number=NUMBER, paused=YES)
-    def pause_group(self, number: int, paused: bool) -> None:
-        (group,) = chosen(list(self.model.groups.values()), [number])
+    @verb(1, when=lambda self: self.tasks, feature="pause", number=NUMBER, again=SELDOM)
+    def pause_group(self, number: int, again: bool) -> None:
+        """Pause what is not, resume what is; or say again what it is."""
+        (task,) = chosen(self.tasks, [number])
+        group, paused = task.group, task.group.paused == again
         self.did("pause_group" if paused else "resume_group", group.name)
         least, most = self.model.set_group_paused(group, paused)
         answer = self.ask(PAUSE_GROUP if paused else RESUME_GROUP, id=self.ids[group.name])
         assert answer["taskGroup"] == {"isPaused": paused}
         assert least <= answer["affected"] <= most
 
-    @only_if(lambda self: self.tasks, "pause")
-    @rule(number=NUMBER, paused=YES)
-    def pause_channel(self, number: int, paused: bool) -> None:
+    @verb(1, when=lambda self: self.tasks, feature="pause", number=NUMBER, again=SELDOM)
+    def pause_channel(self, number: int, again: bool) -> None:
         (task,) = chosen(self.tasks, [number])
         channel = task.new.channel
+        paused = (channel in self.model.paused_channels) == again
         self.did("pause_channel" if paused else "resume_channel", channel)
         (self.model.paused_channels.add if paused else self.model.paused_channels.discard)(channel)
         answer = self.ask(PAUSE_CHANNEL if paused else RESUME_CHANNEL, name=self.prefix + channel)
         assert answer["channel"] == {"isPaused": paused}
 
-    @only_if(lambda self: self.tasks, "cancel")
-    @rule(numbers=SOME, descendants=YES)
+    @verb(1, when=may_cancel, feature="cancel", numbers=SOME, descendants=YES)
     def cancel(self, numbers: list[int], descendants: bool) -> None:
         tasks = chosen(self.tasks_in(*(UNSETTLED if descendants else ALL_STATES)) or self.tasks[:1], numbers)
         self._cancel(tasks, ids=self.ids_of(tasks), descendants=descendants)
 
-    @only_if(lambda self: self.tasks, "cancel")
-    @rule(by=FILTER, number=NUMBER, descendants=YES)
+    @verb(1, when=may_cancel, feature="cancel", by=FILTER, number=NUMBER, descendants=YES)
     def cancel_found(self, by: str, number: int, descendants: bool) -> None:
         found, wanted, words = self.filter_input(by, number, chosen(UNSETTLED, [number, number + 2]))
         self._cancel(found, words, filter=wanted, descendants=descendants)
@@ -693,16 +768,21 @@ class LifeMachine(RuleBasedStateMachine):
         least, most = self.model.cancel(tasks, descendants=descendants)
         assert least <= self.ask(CANCEL, **given, descendants=descendants)["affected"] <= most
 
-    @only_if(lambda self: self.tasks_in("FAILED"))
-    @rule(numbers=SOME, attempts=st.integers(1, 2))
+    @verb(2, when=lambda self: self.tasks_in("FAILED"), numbers=SOME, attempts=st.integers(1, 2))
     def retry(self, numbers: list[int], attempts: int) -> None:
         tasks = chosen(self.tasks_in("FAILED") + self.tasks[:2], numbers)
         self.did("retry", *(task.name for task in tasks), "with", attempts)
         affected = self.model.retry(tasks, attempts)
         assert self.ask(RETRY, ids=self.ids_of(tasks), attempts=attempts)["affected"] == affected
 
-    @only_if(lambda self: self.tasks_in("FAILED"), "cancel")
-    @rule(by=FILTER, number=NUMBER, attempts=st.integers(1, 2))
+    @verb(
+        1,
+        when=lambda self: self.tasks_in("FAILED"),
+        feature="cancel",
+        by=FILTER,
+        number=NUMBER,
+        attempts=st.integers(1, 2),
+    )
     def retry_found(self, by: str, number: int, attempts: int) -> None:
         found, wanted, words = self.filter_input(by, number, [])
         self.did("retry", words, "with", attempts)
@@ -785,6 +865,9 @@ def live(dsn: str, examples: int, steps: int, **more: Any) -> World:
                     **more,
                 ),
             )
+        except Flaky as flaky:
+            flaky.add_note("\n".join(["It did not happen again. What was done when it did:", *world.failed]))
+            raise
         finally:
             runner.run(server.__aexit__(None, None, None))
     return world
