@@ -291,6 +291,17 @@ class Dispatcher:
     async def _round(self, channels: Channels, waiters: list[_Waiter]) -> None:
         numbers = sorted((await self.core.channels.known(channels)).values())
         wanted = sum(w.claim.limit for w in waiters)
+        hungry, claimed = await self._deal(numbers, waiters)
+        if hungry and self._forget(numbers):
+            # Another server may have made something ready before the remembered key: look from the start.
+            hungry, more = await self._deal(numbers, hungry)
+            claimed += more
+        if hungry:
+            await self._look_up(hungry)
+        self._settle(channels, hungry, short=claimed < wanted)
+
+    async def _deal(self, numbers: list[int], waiters: list[_Waiter]) -> tuple[list[_Waiter], int]:
+        """One claim, dealt out; who got nothing, and how many were claimed."""
         while True:
             try:
                 claimed = await self._claim(numbers, waiters)
@@ -308,9 +319,12 @@ class Dispatcher:
                 self._answer(waiter, share)
             else:
                 hungry.append(waiter)
-        if hungry:
-            await self._look_up(hungry)
-        self._settle(channels, hungry, short=len(claimed) < wanted)
+        return hungry, len(claimed)
+
+    def _forget(self, numbers: list[int]) -> bool:
+        """Whether a key was remembered for one of these channels; none is now."""
+        forgotten = [self._front.pop(n, None) for n in numbers]
+        return any(forgotten)
 
     def _settle(self, channels: Channels, hungry: list[_Waiter], *, short: bool) -> None:
         """Those who got nothing wait on, or are told so."""
