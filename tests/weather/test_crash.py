@@ -1,4 +1,5 @@
-"""The server and its PostgreSQL are killed while workers run a thousand tasks. (DESIGN.md §3.1–3.4)"""
+"""The server and its PostgreSQL are killed while workers run a thousand tasks: DAGs in which some have keys, and a tree in each
+group that grows while it is worked on, with a join that waits for all of it. (DESIGN.md §3.1–3.6, 3.11)"""
 
 from __future__ import annotations
 
@@ -18,20 +19,24 @@ import pytest
 from tests.support.crew import CREATE, Crew
 from tests.support.process import ServerProcess, server_process
 
-GROUPS, TASKS, WORKERS = 20, 50, 8
+GROUPS, TASKS, WORKERS = 20, 44, 8
+GROWS = 2
+"""The tree of a group: a root with two children, each with two more."""
+SPAWNED = 2 + 4
 LEASE_SECONDS = 20.0
 CHANNELS = ["red", "green", "blue"]
 EXCHANGE = """
 mutation($done: CompleteTasksInput!, $claim: ClaimTasksInput!, $anyDone: Boolean!, $more: Boolean!) {
   completeTasks(input: $done) @include(if: $anyDone) { completed errors { lease code message } }
-  claimTasks(input: $claim) @include(if: $more) { leases { id attempt task { id } } }
+  claimTasks(input: $claim) @include(if: $more) { leases { id attempt task { id input } } }
 }
 """
+OPEN = "{ tasks(filter: {states: [BLOCKED, SCHEDULED, READY, RUNNING, MERGED, FAILED]}, first: 1) { nodes { id } } }"
 Json = dict[str, Any]
 
 
 def random_dag(rng: random.Random) -> list[Json]:
-    """Tasks in random layers; each past the first layer has 1 to 3 parents in any earlier one."""
+    """Tasks in random layers; each past the first layer has 1 to 3 parents in any earlier one. And a tree with its join."""
     layers: list[list[str]] = []
     tasks: list[Json] = []
     while len(tasks) < TASKS:
@@ -40,11 +45,18 @@ def random_dag(rng: random.Random) -> list[Json]:
         layer = [f"t{len(tasks) + n}" for n in range(size)]
         for ref in layer:
             parents = rng.sample(above, min(rng.randint(1, 3), len(above))) if above else []
-            tasks.append(
-                {"ref": ref, "name": ref, "channel": rng.choice(CHANNELS), "parents": [{"ref": p} for p in parents]}
-            )
+            key = {"key": f"k{rng.randint(1, 3)}"} if rng.random() < 0.3 else {}
+            named = [{"ref": p} for p in parents]
+            tasks.append({"ref": ref, "name": ref, "channel": rng.choice(CHANNELS), "parents": named, **key})
         layers.append(layer)
+    tasks.append({"ref": "root", "name": "root", "channel": "green", "input": {"grows": GROWS}})
+    tasks.append({"name": "join", "channel": "blue", "parents": [{"ref": "root", "waitFor": "SUBTREE"}]})
     return tasks
+
+
+def children(lease: Json) -> list[Json]:
+    grows = (lease["task"]["input"] or {}).get("grows", 0)
+    return [{"name": "leaf", "channel": "green", "input": {"grows": grows - 1}} for _ in range(2)] if grows else []
 
 
 @dataclass
@@ -54,7 +66,6 @@ class Field:
     url: str
     http: httpx.AsyncClient
     rng: random.Random
-    total: int
     ran: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
     completed: set[str] = field(default_factory=set)
@@ -94,7 +105,8 @@ class Field:
                 "waitSeconds": 2,
                 "leaseSeconds": LEASE_SECONDS,
             }
-            done = {"results": [{"lease": lease["id"], "output": {"by": name}} for lease in held]}
+            results = [{"lease": x["id"], "output": {"by": name}, "children": children(x)} for x in held]
+            done = {"results": results}
             more = not self.over.is_set()
             answer = await self.call(EXCHANGE, {"done": done, "claim": claim, "anyDone": bool(held), "more": more})
             if held:
@@ -102,14 +114,18 @@ class Field:
                 assert answer["completeTasks"]["completed"] == len(held), answer
                 self.completed.update(lease["task"]["id"] for lease in held)
                 self.changed.set()
-                if len(self.completed) == self.total:
-                    self.over.set()
             held = answer["claimTasks"]["leases"] if more else []
             for lease in held:
                 self.ran[lease["task"]["id"]] += 1
                 self.attempts[lease["attempt"]] += 1
             # A little work, so that a kill finds leases held.
             await asyncio.sleep(self.rng.uniform(0, 0.02))
+
+    async def watch(self) -> None:
+        """Until nothing is open any more: twins end without a worker."""
+        while (await self.call(OPEN, {}))["tasks"]["nodes"]:
+            await asyncio.sleep(0.1)
+        self.over.set()
 
     async def until_completed(self, count: int) -> None:
         while len(self.completed) < count:
@@ -120,16 +136,16 @@ class Field:
 async def bad_weather(server: ServerProcess, workers: Field) -> list[int]:
     """Three outages; how many tasks were completed when each began."""
     began = []
-    await workers.until_completed(250)
+    await workers.until_completed(200)
     server.kill()
     began.append(len(workers.completed))
     await asyncio.to_thread(server.start)
 
-    await workers.until_completed(500)
+    await workers.until_completed(400)
     killed = server.kill_postgres()
     began.append(len(workers.completed))
 
-    await workers.until_completed(700)
+    await workers.until_completed(550)
     assert server.process.poll() is None
     assert server.postmaster != killed, "the server has started its PostgreSQL again"
     os.kill(server.postmaster, signal.SIGKILL)
@@ -144,16 +160,25 @@ async def create_all(workers: Field) -> int:
     links = 0
     for n in range(GROUPS):
         tasks = random_dag(workers.rng)
-        links += sum(len(t["parents"]) for t in tasks)
+        links += sum(len(t.get("parents", ())) for t in tasks)
         made = await workers.call(CREATE, {"input": {"id": str(uuid.uuid4()), "name": f"g{n}", "tasks": tasks}})
-        assert len(made["createTaskGroup"]["tasks"]) == TASKS
+        assert len(made["createTaskGroup"]["tasks"]) == TASKS + 2
     return links
 
 
+# Of one channel and key, two that ran at once: one started after another had and before that one succeeded.
+TOGETHER = """
+with ended as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 6 group by u.no),
+began as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 4 group by u.no),
+ran as (select t.channel, t.key, t.no, b.seq as began, d.seq as ended
+  from task t join began b using (no) join ended d using (no) where t.key is not null)
+select count(*) from ran a join ran b using (channel, key)
+where a.no <> b.no and b.began > a.began and b.began < a.ended
+"""
 # Links whose child started before its parent had succeeded, in the order of events.
 EARLY = """
 with ended as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 6 group by u.no),
-began as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind = 4 group by u.no)
+began as (select u.no, min(e.seq) as seq from event e, unnest(e.nos) as u(no) where e.kind in (4, 10) group by u.no)
 select count(*) from edge g left join ended p on p.no = g.parent left join began c on c.no = g.child
 where p.seq is null or c.seq is null or p.seq >= c.seq
 """
@@ -164,15 +189,16 @@ select count(*) from (
 
 
 async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_killed():
-    total = GROUPS * TASKS
+    total = GROUPS * (TASKS + 2 + SPAWNED)
     with server_process() as server:
         await asyncio.to_thread(server.start)
         async with httpx.AsyncClient(timeout=15) as http:
-            workers = Field(server.url, http, random.Random(20), total)
+            workers = Field(server.url, http, random.Random(20))
             links = await create_all(workers)
             try:
                 async with asyncio.timeout(60), asyncio.TaskGroup() as running:
                     weather = running.create_task(bad_weather(server, workers))
+                    running.create_task(workers.watch())
                     for n in range(WORKERS):
                         running.create_task(workers.work(f"worker-{n}"))
             except TimeoutError:
@@ -184,9 +210,9 @@ async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_kille
         assert workers.repeats > 0
 
         assert workers.refused == []
-        assert len(workers.completed) == total
         assert set(workers.ran.values()) == {1}, "no task was handed out twice"
-        assert workers.attempts == {1: total}
+        assert workers.completed == set(workers.ran)
+        assert workers.attempts == {1: len(workers.completed)}
 
         db = await asyncpg.connect(server.dsn)
         try:
@@ -194,11 +220,17 @@ async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_kille
             assert [tuple(row) for row in place] == [(5, 1, total)]
             done = await db.fetchrow("select count(*)::int, count(distinct no)::int from done where outcome = 5")
             assert tuple(done) == (total, total)
-            assert await db.fetchval("select count(*) from edge") == links
+            twins = await db.fetchval("select count(*) from done where merged_into is not null")
+            assert (twins > 20, len(workers.completed) + twins) == (True, total)
+            assert await db.fetchval(TOGETHER) == 0, "two of one key ran at once"
+            adopted, named = await db.fetchrow(
+                "select count(*) filter (where adopted), count(*) filter (where not adopted) from edge"
+            )
+            assert (adopted, named) == (GROUPS * SPAWNED, links + GROUPS * SPAWNED)
             assert await db.fetchval(EARLY) == 0
             assert await db.fetchval(TWICE, 4) == 0, "started twice"
             assert await db.fetchval(TWICE, 6) == 0, "succeeded twice"
-            for table in ("ready", "parked", "scheduled", "blocked", "lease", "failed", "error"):
+            for table in ("ready", "parked", "scheduled", "blocked", "merged", "lease", "failed", "error"):
                 assert await db.fetchval(f"select count(*) from {table}") == 0, table
         finally:
             await db.close()
