@@ -106,12 +106,18 @@ class Batch:
     tasks: list[NewTaskRow] = field(default_factory=list)
     links: list[NewLink] = field(default_factory=list)
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing in it has a key, a time-out, a policy or a SUBTREE link."""
+        return not any(
+            x.key is not None or x.timeout is not None or x.on_parent_failure for x in self.tasks
+        ) and not any(x.subtree for x in self.links)
+
 
 async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[CreatedRow]:
     """Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already."""
     g, t, links = batch.groups, batch.tasks, batch.links
-    rows = await connection.fetch(
-        statement("create", "create_tasks"),
+    args: tuple[Any, ...] = (
         ns,
         [x.id for x in g],
         [x.name for x in g],
@@ -136,18 +142,23 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
         [x.is_seed for x in t],
         [x.spawned_by for x in t],
         [x.open for x in t],
-        [x.key for x in t],
-        [x.on_duplicate for x in t],
-        [x.timeout for x in t],
-        [x.on_parent_failure for x in t],
         [x.parent for x in links],
         [x.parent_no for x in links],
         [x.child for x in links],
         [x.place for x in links],
-        [x.subtree for x in links],
-        [x.adopted for x in links],
     )
-    return [CreatedRow(*row) for row in rows]
+    if not batch.is_plain:
+        full = (
+            *args,
+            [x.key for x in t],
+            [x.on_duplicate for x in t],
+            [x.timeout for x in t],
+            [x.on_parent_failure for x in t],
+            [x.subtree for x in links],
+            [x.adopted for x in links],
+        )
+        return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks_full"), *full)]
+    return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), *args)]
 
 
 async def lock_parents(connection: Connection, ns: int, ids: list[UUID]) -> list[ParentRow]:

@@ -54,8 +54,8 @@ class ClaimedRow:
     is_seed: bool
     spawned_by: int | None
     created_at: datetime
-    merged: int
-    """How many tasks of this statement merged instead of being claimed."""
+    again: int
+    """In full: how many tasks merged instead of being claimed. Lean: 1 when it was refused."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class CompletedRow:
     groups: list[int] | None
     """The group numbers of `ords`."""
     keyed: list[int] | None
-    """Items left out because they have to do with keys."""
+    """Items left out because they have keys."""
     again: int
     joins: list[int] | None
     """Blocked joins that still count one of these, because it makes tasks: settle_children is told of them, once for each."""
@@ -160,12 +160,25 @@ class EndedItem:
 async def claim_tasks(
     connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
 ) -> tuple[list[ClaimedRow], int]:
-    """What was claimed, and how many tasks merged instead.
+    """What was claimed; and, when it is not 0, that nothing was because of a key or a pause: run claim_tasks_full.
 
     Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile.
     """
+    return await _claim(connection, statement("lease", "claim_tasks"), ns, start, requests)
+
+
+async def claim_tasks_full(
+    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
+) -> tuple[list[ClaimedRow], int]:
+    """What was claimed, and how many tasks merged instead. Raises as claim_tasks."""
+    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests)
+
+
+async def _claim(
+    connection: Connection, sql: str, ns: int, start: list[Place], requests: list[ClaimRequest]
+) -> tuple[list[ClaimedRow], int]:
     rows = await connection.fetch(
-        statement("lease", "claim_tasks"),
+        sql,
         ns,
         [x[0] for x in start],
         [x[1] for x in start],
@@ -176,7 +189,7 @@ async def claim_tasks(
         [x.claim_id for x in requests],
         [x.asked for x in requests],
     )
-    return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["merged"]
+    return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["again"]
 
 
 async def claimed_before(connection: Connection, ns: int, claim_ids: list[UUID]) -> list[ClaimedBefore]:
@@ -193,17 +206,19 @@ async def complete_tasks(
     connection: Connection, ns: int, items: list[Completion], *, keyed: bool = False
 ) -> CompletedRow:
     """`keyed`: those with keys too, whose twins have been brought in, in a transaction that settles freed ones after."""
-    rows = await connection.fetch(
-        statement("lease", "complete_tasks"),
+    args = (
         ns,
         sorted({x.lease_no for x in items}),
         [x.lease_no for x in items],
         [x.no for x in items],
         [x.output for x in items],
         [x.child_delay for x in items],
-        [x.makes for x in items],
-        keyed,
     )
+    makes = [x.makes for x in items]
+    if keyed or any(makes):
+        rows = await connection.fetch(statement("lease", "complete_tasks_full"), *args, makes, keyed)
+    else:
+        rows = await connection.fetch(statement("lease", "complete_tasks"), *args)
     return CompletedRow(*rows[0])
 
 

@@ -1,4 +1,9 @@
-"""Loads the named statements of sql/queries: `-- name: x` begins one, the next such line ends it."""
+"""Loads the named statements of sql/queries: `-- name: x` begins one, the next such line ends it.
+
+A statement with parts between `--full{` and `--full}` lines is two: `x` without them, and `x_full` with them, without the parts
+between `--lean{` and `--lean}`. Plan nodes that find nothing cost their start all the same, so what is rare is left out of what
+runs all day.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,19 @@ def load(noun: str) -> dict[str, str]:
     """The statements of sql/queries/<noun>.sql by name, their header comments left out."""
     text = files("sql").joinpath("queries", f"{noun}.sql").read_text()
     parts = _NAME.split(text)[1:]
-    return {name: _without_header(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    found = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        lean, full = _without("full", body), _without("lean", body)
+        found[name] = _without_header(lean)
+        if full != lean:
+            found[f"{name}_full"] = _without_header(full)
+    return found
+
+
+def _without(kind: str, body: str) -> str:
+    """The other kind's marks go, its parts stay."""
+    body = re.sub(rf"^ *--{kind}\{{\n.*?^ *--{kind}\}}\n", "", body, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *--(?:full|lean)[{}]\n", "", body, flags=re.MULTILINE)
 
 
 @cache

@@ -26,6 +26,7 @@ from db.lease import (
     Place,
     StandingRow,
     claim_tasks,
+    claim_tasks_full,
     claimed_before,
     standing_leases,
 )
@@ -36,6 +37,7 @@ from resolvers.follow import give_back
 
 _FROM_START = (-(1 << 31), 0)
 _ROUND = 5000
+_IN_FULL = 10.0
 
 Channels = tuple[str, ...]
 
@@ -90,6 +92,8 @@ class Dispatcher:
     """Since when a set of channels is known to hold nothing."""
     _front: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
+    _in_full: float = 0.0
+    """Until when claims are made in full: there are keys or pauses."""
     _in_round: Channels = ()
     _looked: float = 0.0
     _running: asyncio.Task[None] | None = None
@@ -352,9 +356,13 @@ class Dispatcher:
             ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
         ]
         rows: list[ClaimedRow] = []
-        merged = 1
-        while merged and not rows:
-            rows, merged = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+        again = 1
+        if time.monotonic() > self._in_full:
+            rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+            if again:
+                self._in_full = time.monotonic() + _IN_FULL
+        while again and not rows:
+            rows, again = await self.core.pool.run(lambda c: claim_tasks_full(c, self.core.ns, start, requests))
         runners = [row.no for row in rows if row.merges]
         if runners:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))

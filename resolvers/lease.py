@@ -149,6 +149,9 @@ class Finisher:
 
         async def work(left: list[Item]) -> set[int]:
             found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, [_row(i) for i in left]))
+            merging = found.merging
+            if merging:
+                await self.core.pool.run(lambda c: merge_ready(c, self.core.ns, merging))
             after = After()
             after.add(found)
             after.tell(self.core)

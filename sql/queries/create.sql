@@ -55,17 +55,24 @@ from t;
 -- groups: $2 ids $3 names $4 metadata
 -- tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group $8 channels $9 workgroups $10 ranks
 --   $11 names $12 inputs $13 metadata $14 run_after $15 delay seconds $16 delay seconds from the parent $17 max attempts
---   $18 retry delay $19 backoff $20 max delay $21 weight $22 is seed $23 spawned by $24 parents that it still waits for $25 keys $26 on duplicate
---   $27 time-outs $28 on parent failure
--- links: $29 place in $5 of a parent made here, or 0 $30 number of a parent that exists $31 place in $5 of the child
---   $32 place among the child's parents $33 subtree $34 adopted
+--   $18 retry delay $19 backoff $20 max delay $21 weight $22 is seed $23 spawned by $24 parents that it still waits for
+-- links: $25 place in $5 of a parent made here, or 0 $26 number of a parent that exists $27 place in $5 of the child
+--   $28 place among the child's parents
+-- in full, of tasks: $29 keys $30 on duplicate $31 time-outs $32 on parent failure; of links: $33 subtree $34 adopted
 with given as materialized (
   select nextval('task_no') as no, u.*, coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
     $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
-    $22::bool[], $23::bigint[], $24::int[], $25::text[], $26::smallint[], $27::float8[], $28::smallint[]) with ordinality
+    $22::bool[], $23::bigint[], $24::int[]
+    --full{
+    , $29::text[], $30::smallint[], $31::float8[], $32::smallint[]
+    --full}
+    ) with ordinality
     as u(id, new_group, group_no, channel, workgroup, rank, name, input, metadata, run_after, delay, parent_delay,
-      max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open, key, on_duplicate, timeout, policy,
+      max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open,
+      --full{
+      key, on_duplicate, timeout, policy,
+      --full}
       ord)),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*, (select coalesce(max(no), 0) from given) as made_upto
@@ -84,34 +91,80 @@ t as materialized (
     g.rank,
     g.max_attempts,
     g.open,
+    --full{
     case when g.on_duplicate <> 3 then g.key end as key,
     g.policy,
+    --full}
     g.ord,
     greatest(g.own_time, now() + g.parent_delay * interval '1 s') as run_at
   from given g left join new_group n on n.ord = g.new_group),
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, run_after, max_attempts,
-    retry_delay, backoff, max_delay, weight, is_seed, spawned_by, key, on_duplicate, timeout, on_parent_failure)
+    retry_delay, backoff, max_delay, weight, is_seed, spawned_by
+    --full{
+    , key, on_duplicate, timeout, on_parent_failure
+    --full}
+    )
   select $1, g.no, g.id, t.group_no, g.channel, g.workgroup, g.rank, g.name, g.input, g.metadata, g.own_time, g.max_attempts,
-    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by, g.key, g.on_duplicate, g.timeout, g.policy
+    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by
+    --full{
+    , g.key, g.on_duplicate, g.timeout, g.policy
+    --full}
   from given g join t using (no)),
 linked as (
-  insert into edge (ns, parent, child, place, subtree, adopted)
-  select $1, coalesce(p.no, l.parent_no), c.no, l.place, l.subtree, l.adopted
-  from unnest($29::int[], $30::bigint[], $31::int[], $32::int[], $33::bool[], $34::bool[])
-    as l(parent, parent_no, child, place, subtree, adopted)
+  insert into edge (ns, parent, child, place
+    --full{
+    , subtree, adopted
+    --full}
+    )
+  select $1, coalesce(p.no, l.parent_no), c.no, l.place
+    --full{
+    , l.subtree, l.adopted
+    --full}
+  from unnest($25::int[], $26::bigint[], $27::int[], $28::int[]
+    --full{
+    , $33::bool[], $34::bool[]
+    --full}
+    ) as l(parent, parent_no, child, place
+    --full{
+    , subtree, adopted
+    --full}
+    )
   join t c on c.ord = l.child
   left join t p on p.ord = l.parent),
 hung as (
-  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures, key,
-    policy)
-  select $1, no, open, run_at, channel, rank, workgroup, group_no, 0, max_attempts, 0, key, policy from t where open > 0),
+  insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures
+    --full{
+    , key, policy
+    --full}
+    )
+  select $1, no, open, run_at, channel, rank, workgroup, group_no, 0, max_attempts, 0
+    --full{
+    , key, policy
+    --full}
+  from t where open > 0),
 later as (
-  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key)
-  select $1, run_at, no, channel, rank, workgroup, group_no, 0, max_attempts, 0, key from t where open = 0 and run_at > now()),
+  insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures
+    --full{
+    , key
+    --full}
+    )
+  select $1, run_at, no, channel, rank, workgroup, group_no, 0, max_attempts, 0
+    --full{
+    , key
+    --full}
+  from t where open = 0 and run_at > now()),
 soon as (
-  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
-  select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0, key from t
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures
+    --full{
+    , key
+    --full}
+    )
+  select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0
+    --full{
+    , key
+    --full}
+  from t
   where open = 0 and (run_at is null or run_at <= now())),
 told as (
   insert into event (ns, kind, state, nos, groups, channels, workgroups, attempts)

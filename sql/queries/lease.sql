@@ -3,7 +3,8 @@
 
 -- name: claim_tasks
 -- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.
--- A request whose claim id is known gets nothing here: its answer stands in claimed_before. One row at least, which tells
+-- A request whose claim id is known gets nothing here: its answer stands in claimed_before. One row at least, for `again`.
+-- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full. In full, `again` is
 -- how many merged instead of running; a key's other ready tasks are taken in by take_in, the next statement.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
 -- $8 claim ids or null $9 what was asked
@@ -15,25 +16,38 @@ with wanted as materialized (
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
 -- The limit is never null, which would be no limit: with every request known, nothing is taken.
 -- Over several channels each is locked up to the limit and the best are taken; the others are free again at commit.
+candidate as materialized (
+  select r.at, r.key
+  from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
+  cross join lateral (
+    select x.ctid as at, x.rank, x.no, x.key
+    from ready x
+    where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
+      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      --full{
+      and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
+        select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
+      --full}
+    order by x.rank, x.no
+    limit (select coalesce(sum(n), 0) from wanted)
+    for update skip locked) r
+  --full{
+  where h.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
+  --full}
+  order by r.rank, r.no
+  limit (select coalesce(sum(n), 0) from wanted)),
+--lean{
+refused as materialized (
+  select exists (select from candidate where key is not null) or exists (select from pause p where p.ns = $1) as yes),
+--lean}
 claimed as (
   delete from ready
-  where ctid = any (array(
-    select r.ctid
-    from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
-    cross join lateral (
-      select x.ctid, x.rank, x.no
-      from ready x
-      where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
-        and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
-        and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
-          select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
-      order by x.rank, x.no
-      limit (select coalesce(sum(n), 0) from wanted)
-      for update skip locked) r
-    where h.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
-    order by r.rank, r.no
-    limit (select coalesce(sum(n), 0) from wanted)))
+  where ctid = any (array(select at from candidate))
+  --lean{
+    and not (select yes from refused)
+  --lean}
   returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
+--full{
 -- Of a key one task runs, and whoever comes second rides with it. The upsert locks the key, and answers with its newest row.
 keyed as materialized (
   select *, row_number() over (partition by channel, key order by rank, no) as nth from claimed where key is not null),
@@ -47,6 +61,7 @@ twin as materialized (
 ride as (
   insert into merged (ns, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at)
   select $1, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at from twin),
+--full}
 slot as materialized (
   select row_number() over (order by nth, ord) as turn, w.*
   from wanted w cross join lateral generate_series(1, w.n) as nth),
@@ -64,8 +79,11 @@ got as materialized (
     now() + least(s.seconds, t.timeout) * interval '1 s' as until,
     t.*
   from (
-    select *, row_number() over (order by rank, no) as turn
-    from claimed where no not in (select no from twin)) c
+    select *, row_number() over (order by rank, no) as turn from claimed
+    --full{
+    where no not in (select no from twin)
+    --full}
+    ) c
   join slot s using (turn)
   join task t on t.ns = $1 and t.no = c.no),
 -- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
@@ -83,9 +101,12 @@ taken as (
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
   select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts from leased
+  --full{
   union all
   select $1, 10, 2, 4, null, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from twin having count(*) > 0)
+  from twin having count(*) > 0
+  --full}
+  )
 select
   g.ord,
   g.lease_no,
@@ -116,7 +137,12 @@ select
   g.is_seed,
   g.spawned_by,
   g.created_at,
-  (select count(*)::int from twin) as merged
+  --lean{
+  (select yes::int from refused) as again
+  --lean}
+  --full{
+  (select count(*)::int from twin) as again
+  --full}
 from (select) as always
 left join got g on true
 left join channel c on c.ns = $1 and c.channel = g.channel
@@ -137,10 +163,10 @@ order by l.lease_no, u.no;
 -- name: complete_tasks
 -- Ends tasks and frees the children that waited for them alone. Items whose lease does not stand are not in `ords`;
 -- `again` > 0: a child was hung under one of these meanwhile (see below), nothing was done for its lease: run again.
--- Alone in its transaction ($8 false) it leaves out items that have to do with keys, and names them in `keyed`: their own key
--- (their twins must be brought in first, see bring_twins) or a child's (which is settled after, see merge_ready).
--- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null $7 makes
--- tasks: SUBTREE links from it count on until settle_children; $8 keyed items too
+-- Items with keys are left out (lean, or $8 false) and named in `keyed` until their twins have been brought in (bring_twins).
+-- Freed children with keys are named in `merging`: merge_ready is the next statement.
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null
+-- in full: $7 makes tasks: SUBTREE links from it count on until settle_children; $8 keyed items too
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
 -- Whoever hangs a child under a running task stamps its lease, and may have committed after our snapshot was taken: then
@@ -149,31 +175,50 @@ fresh as materialized (
   select * from held where grown is null or pg_visible_in_snapshot(grown, pg_current_snapshot())),
 -- In a part with a runner stand its twins, which end as it does.
 item as materialized (
-  select f.lease_no, f.part, f.worker, f.started_at, f.runner, u.*, g.ord, g.output, f.runner is not null as is_twin,
-    case when f.runner is null then g.child_delay end as child_delay, f.runner is null and g.makes as makes
+  select f.lease_no, f.part, f.worker, f.started_at, u.*, g.ord, g.output,
+    --lean{
+    g.ord is not null and u.key is null as taken,
+    g.child_delay
+    --lean}
+    --full{
+    g.ord is not null and ($8::bool or u.key is null) as taken,
+    f.runner,
+    f.runner is not null as is_twin,
+    case when f.runner is null then g.child_delay end as child_delay,
+    f.runner is null and g.makes as makes
+    --full}
   from fresh f
   cross join lateral unnest(f.nos, f.groups, f.channels, f.workgroups, f.attempts, f.remainings, f.failures, f.keys)
     as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
+  --lean{
+  left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[]) with ordinality
+    as g(lease_no, no, output, child_delay, ord) on g.lease_no = f.lease_no and g.no = u.no),
+  --lean}
+  --full{
   left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[], $7::bool[]) with ordinality
     as g(lease_no, no, output, child_delay, makes, ord) on g.lease_no = f.lease_no and g.no = coalesce(f.runner, u.no)),
-link as materialized (
-  select i.no as parent, e.child, i.child_delay, i.makes and e.subtree as counts_on
-  from item i join edge e on e.ns = $1 and e.parent = i.no
-  where i.ord is not null),
+  --full}
+hit as materialized (select * from item where taken),
+delta as materialized (
+  select e.child,
+    --lean{
+    count(*)::int as n,
+    --lean}
+    --full{
+    count(*) filter (where not (h.makes and e.subtree))::int as n,
+    --full}
+    now() + max(h.child_delay) * interval '1 s' as not_before
+  from hit h join edge e on e.ns = $1 and e.parent = h.no
+  group by e.child),
 -- Children are locked in order and their newest `open` is read here; all that follows decides by it and finds its rows by
 -- key alone. A condition on `open` in the update or delete would be tested on the old version and strand the child.
 locked as materialized (
-  select b.* from blocked b where b.ns = $1 and b.no = any (array(select child from link)) order by b.no for update),
-left_out as materialized (
-  select no from item where not $8::bool and ord is not null and key is not null
-  union
-  select l.parent from link l join locked b on b.no = l.child where not $8::bool and b.key is not null),
-hit as materialized (select * from item where ord is not null and no not in (select no from left_out)),
+  select b.* from blocked b where b.ns = $1 and b.no = any (array(select child from delta)) order by b.no for update),
 rest as materialized (
   select lease_no, part, array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels,
     array_agg(workgroup) as workgroups, array_agg(attempt) as attempts, array_agg(remaining) as remainings,
     array_agg(failures) as failures, array_agg(key) as keys
-  from item where ord is null or no in (select no from left_out) group by lease_no, part),
+  from item where not taken group by lease_no, part),
 emptied as (
   delete from lease l using fresh f
   where l.ns = $1 and l.lease_no = f.lease_no and l.part = f.part
@@ -185,12 +230,16 @@ trimmed as (
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
 ended as (
-  insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, output, merged_into)
-  select $1, no, lease_no, 5, attempt, remaining, worker, started_at, output, runner from hit),
-delta as materialized (
-  select child, count(*) filter (where not counts_on)::int as n, now() + max(child_delay) * interval '1 s' as not_before
-  from link where parent not in (select no from left_out)
-  group by child),
+  insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, output
+    --full{
+    , merged_into
+    --full}
+    )
+  select $1, no, lease_no, 5, attempt, remaining, worker, started_at, output
+    --full{
+    , runner
+    --full}
+  from hit),
 due as materialized (
   select l.*, l.open - d.n as left_open, greatest(l.run_at, d.not_before) as due_at
   from locked l join delta d on d.child = l.no),
@@ -207,28 +256,51 @@ soon as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
   select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key from due
   where left_open <= 0 and (due_at is null or due_at <= now())),
+--full{
 -- What makes tasks, and the joins that adopt them.
 feed as materialized (
-  select l.parent as no, l.child as join_no from link l where l.counts_on
+  select h.no, e.child as join_no, true as counted from hit h join edge e on e.ns = $1 and e.parent = h.no
+  where h.makes and e.subtree
   union
-  select f.no, f.join_no from hit h join feeder f on f.ns = $1 and f.no = h.no where h.makes),
+  select f.no, f.join_no, false from hit h join feeder f on f.ns = $1 and f.no = h.no where h.makes),
+--full}
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
-  select $1, 6, case when is_twin then 4 else 3 end, 5, worker, array_agg(no), array_agg(group_no), array_agg(channel),
-    array_agg(workgroup), array_agg(attempt)
-  from hit group by worker, is_twin
+  select $1, 6,
+    --lean{
+    3,
+    --lean}
+    --full{
+    case when is_twin then 4 else 3 end,
+    --full}
+    5, worker, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  from hit group by worker
+    --full{
+    , is_twin
+    --full}
   union all
   select $1, case when later then 2 else 3 end, 0, case when later then 1 else 2 end, null, array_agg(no),
     array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
   from (select *, coalesce(due_at > now(), false) as later from due where left_open <= 0) x group by later)
 select
+  --lean{
+  (select array_agg(ord::int order by ord) from hit) as ords,
+  (select array_agg(group_no order by ord) from hit) as groups,
+  (select array_agg(ord::int) from item where ord is not null and not taken) as keyed,
+  (select count(*)::int from held) - (select count(*)::int from fresh) as again,
+  null::bigint[] as joins,
+  null::bigint[] as feeders,
+  null::bigint[] as fed,
+  --lean}
+  --full{
   (select array_agg(ord::int order by ord) from hit where not is_twin) as ords,
   (select array_agg(group_no order by ord) from hit where not is_twin) as groups,
-  (select array_agg(ord::int) from item where not is_twin and no in (select no from left_out)) as keyed,
+  (select array_agg(ord::int) from item where not is_twin and ord is not null and not taken) as keyed,
   (select count(*)::int from held) - (select count(*)::int from fresh) as again,
-  (select array_agg(child) from link where counts_on and child in (select no from locked)) as joins,
+  (select array_agg(join_no) from feed where counted and join_no in (select no from locked)) as joins,
   (select array_agg(no) from feed) as feeders,
   (select array_agg(join_no) from feed) as fed,
+  --full}
   freed.*
 from (
   select

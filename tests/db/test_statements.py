@@ -115,7 +115,7 @@ def test_every_caller_has_a_statement() -> None:
 def test_every_parameter_is_in_the_header(noun: str, name: str) -> None:
     """`-- $1 ns $2 …` between the name and the statement; a page may point at another that lists them."""
     text = files("sql").joinpath("queries", f"{noun}.sql").read_text()
-    after = text.split(f"-- name: {name}\n")[1]
+    after = text.split(f"-- name: {name.removesuffix('_full')}\n")[1]
     header = "\n".join(_leading_comments(after))
     used = {int(n) for n in re.findall(r"\$(\d+)", load(noun)[name])}
     named = {int(n) for n in re.findall(r"\$(\d+)", header)}
