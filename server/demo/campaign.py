@@ -1,7 +1,10 @@
-"""The campaign as tasks: one seed, the tree that its completion continues with, and the ads call behind each task.
+"""The campaign as tasks: one seed, what each completion continues with, and the ads call behind each task.
 
 create_campaign ─┬─ create_adset ─ upload_video ─ create_creative ─ create_ad ─┬─ verify_assets ─ unpause_campaign ─ send_slack
                  └─ create_adset ─ upload_video ─ create_creative ─ create_ad ─┘
+
+The tree grows while it is worked on: each step of a branch is made by the completion of the one before, and verify_assets
+waits for the adsets with all that they go on to spawn (SUBTREE).
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,24 +58,28 @@ def seed_task(campaign: str, token: str, *, branches: int = 2) -> Json:
     return task | {"isSeed": True, "input": task["input"] | {"branches": branches}}
 
 
-def continuations(seed_input: Mapping[str, Any]) -> list[Json]:
-    """The NewTasks that completing the seed creates, parents before children, tied together by refs."""
-    campaign, token = seed_input["campaign"], seed_input["token"]
-    branches = range(1, seed_input["branches"] + 1)
-    children = [task for branch in branches for task in _chain(BRANCH, campaign, token, branch)]
-    tail = _chain(TAIL, campaign, token, None)
-    tail[0]["parents"] = [{"ref": f"create_ad-{branch}"} for branch in branches]
-    return children + tail
+def continuations(channel: str, task_input: Mapping[str, Any]) -> list[Json]:
+    """The NewTasks that completing a task makes, parents before children. Those that name no parent hang from it."""
+    campaign, token = task_input["campaign"], task_input["token"]
+    if channel == "create_campaign":
+        heads = [
+            new_task(BRANCH[0], campaign, token, branch=branch) | {"ref": f"branch-{branch}"}
+            for branch in range(1, task_input["branches"] + 1)
+        ]
+        return heads + _tail(campaign, token, [head["ref"] for head in heads])
+    if channel in BRANCH[:-1]:
+        return [new_task(BRANCH[BRANCH.index(channel) + 1], campaign, token, branch=task_input["branch"])]
+    return []
 
 
-def _chain(kinds: Sequence[str], campaign: str, token: str, branch: int | None) -> list[Json]:
-    """Tasks in a row. The first names no parent and so hangs from the task that is being completed."""
-    chain: list[Json] = []
-    for kind in kinds:
-        parents = {"parents": [{"ref": chain[-1]["ref"]}]} if chain else {}
-        ref = kind if branch is None else f"{kind}-{branch}"
-        chain.append(new_task(kind, campaign, token, branch=branch) | {"ref": ref} | parents)
-    return chain
+def _tail(campaign: str, token: str, branches: Sequence[str]) -> list[Json]:
+    """What comes after the branches, in a row; its first joins them with all that they spawn."""
+    tail: list[Json] = []
+    parents: list[Json] = [{"ref": ref, "waitFor": "SUBTREE"} for ref in branches]
+    for kind in TAIL:
+        tail.append(new_task(kind, campaign, token) | {"ref": kind, "parents": parents})
+        parents = [{"ref": kind}]
+    return tail
 
 
 @dataclass(frozen=True)
@@ -103,5 +110,6 @@ def output(channel: str, made_id: str, parents: Sequence[Mapping[str, Any]]) -> 
 def carried(channel: str, parents: Sequence[Mapping[str, Any]]) -> Json:
     """What comes down from the parents' outputs; the join keeps the campaign and every branch's ad."""
     if channel == "verify_assets":
-        return {"campaignId": parents[0]["campaignId"], "adIds": [parent["adId"] for parent in parents]}
+        ads = [parent["adId"] for parent in parents if "adId" in parent]
+        return {"campaignId": parents[0]["campaignId"], "adIds": ads}
     return dict(parents[0]) if parents else {}

@@ -62,6 +62,9 @@ def rows(nodes: Sequence[Json], edges: Iterable[Json]) -> list[Row]:
     for edge in edges:
         children[edge["parentId"]].append(edge["childId"])
         parents[edge["childId"]].add(edge["parentId"])
+    for parent, child in _passed_on(children):
+        children[parent].remove(child)
+        parents[child].remove(parent)
     by_id = {node["id"]: node for node in nodes}
     lanes: list[str | None] = []
     drawn: list[Row] = []
@@ -83,6 +86,17 @@ def rows(nodes: Sequence[Json], edges: Iterable[Json]) -> list[Row]:
         while lanes and lanes[-1] is None:
             lanes.pop()
     return drawn
+
+
+def _passed_on(children: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """Links to a child that another child links to as well: the join of a growing tree has a link from each task of it, and
+    is drawn under the tips."""
+    return [
+        (parent, child)
+        for parent, mine in children.items()
+        for child in mine
+        if any(child in children.get(other, ()) for other in mine)
+    ]
 
 
 def _downwards(

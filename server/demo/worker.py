@@ -208,8 +208,8 @@ class Worker:
         status, task = response.status_code, lease["task"]
         if status == 200:
             done: Json = {"lease": lease["id"], "output": output(task["channel"], response.json()["id"], parents)}
-            if task["channel"] == "create_campaign":
-                done["children"] = continuations(task["input"])
+            if children := continuations(task["channel"], task["input"]):
+                done["children"] = children
             return Result(done=(done,))
         failure: Json = {"lease": lease["id"], "error": {"status": status} | response.json()}
         if status == 429:

@@ -31,35 +31,36 @@ def test_the_seed_is_one_task_in_the_workgroup_of_its_token():
     assert seed["retry"] == {"maxAttempts": 8, "delaySeconds": 0.3, "backoff": 1.5, "maxDelaySeconds": 2}
 
 
-def test_continuations_make_two_chains_that_join():
-    children = continuations(seed_task("campaign-a", "token-a")["input"])
-    parents = {child["ref"]: [parent["ref"] for parent in child.get("parents", ())] for child in children}
-    assert parents == {
-        "create_adset-1": [],
-        "upload_video-1": ["create_adset-1"],
-        "create_creative-1": ["upload_video-1"],
-        "create_ad-1": ["create_creative-1"],
-        "create_adset-2": [],
-        "upload_video-2": ["create_adset-2"],
-        "create_creative-2": ["upload_video-2"],
-        "create_ad-2": ["create_creative-2"],
-        "verify_assets": ["create_ad-1", "create_ad-2"],
-        "unpause_campaign": ["verify_assets"],
-        "send_slack": ["unpause_campaign"],
-    }
-    assert {child["workgroup"] for child in children} == {"token-a"}
-    assert {child["channel"] for child in children} == set(CHANNELS) - {"create_campaign"}
+def continued(task: Json) -> list[Json]:
+    return continuations(task["channel"], task["input"])
 
 
 @pytest.mark.parametrize("branches", [1, 2, 5])
-def test_continuations_name_each_ref_once_and_parents_before_children(branches: int):
-    children = continuations(seed_task("c", "t", branches=branches)["input"])
-    seen: set[str] = set()
-    for child in children:
-        assert {parent["ref"] for parent in child.get("parents", ())} <= seen
-        assert child["ref"] not in seen
-        seen.add(child["ref"])
-    assert len(seen) == 4 * branches + 3
+def test_the_seed_continues_with_its_branches_and_the_tail_that_joins_all_they_spawn(branches: int):
+    children = continued(seed_task("campaign-a", "token-a", branches=branches))
+    heads = [f"branch-{n + 1}" for n in range(branches)]
+    assert {child["ref"]: child.get("parents") for child in children} == {
+        **dict.fromkeys(heads),
+        "verify_assets": [{"ref": ref, "waitFor": "SUBTREE"} for ref in heads],
+        "unpause_campaign": [{"ref": "verify_assets"}],
+        "send_slack": [{"ref": "unpause_campaign"}],
+    }
+    assert {child["workgroup"] for child in children} == {"token-a"}
+
+
+def test_each_step_of_a_branch_continues_with_the_next_under_itself():
+    task = next(t for t in continued(seed_task("campaign-a", "token-a")) if t["ref"] == "branch-2")
+    names = []
+    while True:
+        names.append(task["name"])
+        following = continued(task)
+        if not following:
+            break
+        (task,) = following
+        assert "parents" not in task
+        assert task["workgroup"] == "token-a"
+    assert names == ["create_adset 2", "upload_video 2", "create_creative 2", "create_ad 2"]
+    assert all(continuations(channel, task["input"]) == [] for channel in ("verify_assets", "send_slack"))
 
 
 @pytest.mark.parametrize("branches", [1, 2])
@@ -67,14 +68,26 @@ async def test_each_task_finds_what_its_call_needs_in_its_parents_outputs(branch
     seed = seed_task("campaign-a", "token-a", branches=branches)
     outputs: dict[str, Json] = {}
     async with ads_client(7, limits={}) as ads:
-        for task in [seed, *continuations(seed["input"])]:
-            refs = [parent["ref"] for parent in task.get("parents", ())]
-            parents = [outputs[ref] for ref in refs or (["seed"] if outputs else [])]
+
+        async def run(task: Json, parents: list[Json]) -> Json:
             call = ads_call(task["channel"], task["input"], parents)
             answer = await put_until_it_works(ads, call.path, call.token, call.body)
-            outputs[task.get("ref", "seed")] = output(task["channel"], answer.json()["id"], parents)
-    assert outputs["verify_assets"]["adIds"] == [outputs[f"create_ad-{n + 1}"]["adId"] for n in range(branches)]
-    assert outputs["send_slack"]["campaignId"] == outputs["seed"]["campaignId"]
+            made = outputs[task["name"]] = output(task["channel"], answer.json()["id"], parents)
+            return made
+
+        campaign = await run(seed, [])
+        *heads, verify, unpause, slack = continued(seed)
+        named, adopted = [], []
+        for task in heads:
+            named.append(made := await run(task, [campaign]))
+            while following := continued(task):
+                (task,) = following
+                adopted.append(made := await run(task, [made]))
+        made = await run(verify, named + adopted)
+        made = await run(slack, [await run(unpause, [made])])
+    ads_made = [outputs[f"create_ad {n + 1}"]["adId"] for n in range(branches)]
+    assert outputs["verify_assets"]["adIds"] == ads_made
+    assert made["campaignId"] == campaign["campaignId"]
 
 
 # ---------------------------------------------------------------- ads API
@@ -224,7 +237,7 @@ async def test_a_worker_completes_the_seed_with_its_continuations_and_claims_in_
     await run_worker(crew, httpx.Response(200, json={"id": "campaigns-1"}))
     [done] = crew.sent[1]["done"]["results"]
     assert (done["lease"], done["output"]) == ("l1", {"campaignId": "campaigns-1"})
-    assert done["children"] == continuations(lease()["task"]["input"])
+    assert done["children"] == continued(lease()["task"])
     assert crew.sent[1]["more"] is True
 
 
@@ -342,6 +355,13 @@ def test_branches_fork_and_join_in_lanes():
     ]
 
 
+def test_a_join_hangs_from_the_tips_of_the_tree_that_it_waits_for():
+    """a spawned b and d, b spawned c; f waits for a with all that, and has a link from each."""
+    nodes = [node(id) for id in "abcdf"]
+    drawing = text(dag(nodes, links("ab", "ad", "bc", "af", "bf", "cf", "df"), NOW))
+    assert drawing == text(dag(nodes, links("ab", "ad", "bc", "cf", "df"), NOW))
+
+
 def test_lanes_that_pass_a_join_are_crossed():
     edges = links("ab", "ac", "ad", "be", "de", "cf", "ef")
     assert [row.lanes.rstrip() for row in rows([node(id) for id in "abcdef"], edges)] == [
@@ -382,7 +402,7 @@ def test_a_node_shows_its_state_its_attempts_and_how_long_it_waits(more: Json, l
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_picture_shows_campaigns_progress_and_suspended_workgroups(width: int):
-    children = continuations(seed_task("campaign-a", "token-a")["input"])
+    children = continued(seed_task("campaign-a", "token-a"))
     nodes = [node("seed", name="create_campaign", attempt=2)]
     nodes += [node(child["ref"], "BLOCKED", name=child["name"], attempt=0) for child in children]
     edges = [
