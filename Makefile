@@ -27,7 +27,7 @@ serve: setup ## the server on 127.0.0.1:8000
 	$(BIN)/crew serve
 
 test: setup ## every test but the long soaks, then the checks
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadscope
 	$(MAKE) check
 
 soak: setup ## the long ones

@@ -208,7 +208,7 @@ class Finisher:
                 group_no=group,
                 spawned_by=i.no,
                 parent_delay=i.child_delay,
-                joins=[join for no, join in feeds if no == i.no],
+                joins=sorted({join for no, join in feeds if no == i.no}),
             )
             for i, group in hit
             if i.children

@@ -19,6 +19,7 @@ from resolvers.follow import After, end_children
 
 UNSETTLED = (0, 1, 2, 3, 4, 6)
 FAILED = (6,)
+PART = 100_000
 _TRIES = 100
 _FIRST = -(1 << 31)
 
@@ -51,13 +52,16 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
                 left = [no for no in await descendants(connection, core.ns, nos) if no not in cancelled]
             if not left:
                 break
-            found = await cancel_tasks(connection, core.ns, left)
-            cancelled.update(found.cancelled or ())
-            if found.runners:
-                after.places += await free_twins(connection, core.ns, found.runners)
-            await end_children(connection, core.ns, after, failed=found.ended or ())
-            left = found.moved or []
-            if not left and not (with_descendants and found.cancelled):
+            before, moved = len(cancelled), list[int]()
+            for part in _parts(left):
+                found = await cancel_tasks(connection, core.ns, part)
+                cancelled.update(found.cancelled or ())
+                moved += found.moved or ()
+                if found.runners:
+                    after.places += await free_twins(connection, core.ns, found.runners)
+                await end_children(connection, core.ns, after, failed=found.ended or ())
+            left = moved
+            if not left and not (with_descendants and len(cancelled) > before):
                 break
         else:
             raise Conflict("these tasks change their places all the time: try again", ("ids",))
@@ -70,12 +74,17 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
     return cancelled
 
 
+def _parts(nos: list[int]) -> list[list[int]]:
+    """So many as one statement moves well within its time-out."""
+    return [nos[at : at + PART] for at in range(0, len(nos), PART)]
+
+
 async def retry(core: Core, nos: list[int], attempts: int) -> list[int]:
     """The numbers of the failed tasks among these, which are now ready."""
     check.whole(attempts, ("attempts",), "attempts", 1, 1_000_000)
 
     async def work(connection: Connection) -> tuple[list[int], After]:
-        found = await retry_tasks(connection, core.ns, nos, attempts)
+        found = [row for part in _parts(nos) for row in await retry_tasks(connection, core.ns, part, attempts)]
         merging = [row.no for row in found if row.merges]
         if merging:
             await merge_ready(connection, core.ns, merging)

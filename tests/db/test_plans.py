@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from db.create import Batch, NewGroupRow, NewLink, create_tasks
-from db.lease import ClaimedRow, claim_tasks, complete_tasks, extend_leases, fail_tasks
+from db.lease import ClaimedRow, claim_tasks, claim_tasks_full, complete_tasks, extend_leases, fail_tasks
 from db.pool import REPLAN, SESSION
 from db.statements import statement
 from resolvers.draft import new_id
@@ -44,8 +44,16 @@ BACKLOGGED = 1_300_000
 MODES = ("custom", "generic")
 STATEMENTS = {
     "claim_tasks": "lease",
+    "claim_tasks_full": "lease",
     "complete_tasks": "lease",
+    "complete_tasks_full": "lease",
     "create_tasks": "create",
+    "create_tasks_full": "create",
+    "merge_ready": "key",
+    "take_in": "key",
+    "bring_twins": "key",
+    "doomed": "ending",
+    "settle_children": "ending",
     "fail_tasks": "lease",
     "extend_leases": "lease",
     "promote_scheduled": "clock",
@@ -196,17 +204,35 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
     await c.execute("update scheduled set run_at = now() - interval '1 s'")
     await make(500, channel=1003, workgroup=WORKGROUP)
     await make(2000)
+    # Of one key: 100 that are ready, in a channel of their own.
+    await make(100, channel=1002, key="k")
+    keyed = [row["no"] for row in await c.fetch("select no from ready where key = 'k' order by no")]
+    await c.execute("insert into runner (ns, channel, key, no) values (1, 1002, 'k', $1)", keyed[0])
     fresh = Batch(
         groups=[NewGroupRow(new_id(), "g", None)],
         tasks=[new_task("t", new_group=1, open=int(n > 0)) for n in range(100)],
         links=[NewLink(n, 0, n + 1, 0) for n in range(1, 100)],
     )
+    with_keys = Batch(groups=fresh.groups, tasks=[replace(t, key="k") for t in fresh.tasks], links=list(fresh.links))
     return {
         "claim_tasks": await call(
             lambda r: claim_tasks(r, NS, [START], [request(20, claim_id=new_id()) for _ in range(5)])
         ),
+        "claim_tasks_full": await call(
+            lambda r: claim_tasks_full(r, NS, [START], [request(20, claim_id=new_id()) for _ in range(5)])
+        ),
         "complete_tasks": await call(lambda r: complete_tasks(r, NS, completions(*completing))),
+        "complete_tasks_full": await call(lambda r: complete_tasks(r, NS, completions(*completing), keyed=True)),
         "create_tasks": await call(lambda r: create_tasks(r, NS, fresh)),
+        "create_tasks_full": await call(lambda r: create_tasks(r, NS, with_keys)),
+        "merge_ready": (statement("key", "merge_ready"), (NS, keyed[:100])),
+        "take_in": (statement("key", "take_in"), (NS, keyed[:1])),
+        "bring_twins": (
+            statement("key", "bring_twins"),
+            (NS, [r.lease_no for r in failing], [r.no for r in failing], True),
+        ),
+        "doomed": (statement("ending", "doomed"), (NS, [r.no for r in completing])),
+        "settle_children": (statement("ending", "settle_children"), (NS, [], [r.no for r in completing], [])),
         "fail_tasks": await call(lambda r: fail_tasks(r, NS, failures(*failing))),
         "extend_leases": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60)),
         "promote_scheduled": (statement("clock", "promote_scheduled"), (NS, 1000)),
@@ -351,6 +377,9 @@ def test_every_statement_did_its_work(plans: dict[Key, Measured]) -> None:
     """So many rows were moved: a plan of a statement that finds nothing proves nothing."""
     expected = {
         "claim_tasks": ("ready", 100),
+        "claim_tasks_full": ("ready", 100),
+        "complete_tasks_full": ("blocked", 100),
+        "merge_ready": ("ready", 100),
         "complete_tasks": ("blocked", 100),
         "promote_scheduled": ("scheduled", 200),
         "expire_leases": ("lease", 50),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resolvers.draft import drafts, new_id
+from resolvers.draft import Inside, Outside, drafts, new_id
 from resolvers.errors import BadInput, TooLarge
 from schema.task import NewTask, ParentInput
 
@@ -23,14 +23,14 @@ def task(name: str, *parents: str, **more: Any) -> NewTask:
 
 def test_refs_become_places() -> None:
     made = drafts([task("a", "b", "c"), task("b"), task("c", "b")], PATH, 10)
-    assert [d.inside for d in made] == [[(1, 0), (2, 1)], [], [(1, 0)]]
+    assert [d.inside for d in made] == [[Inside(1, 0), Inside(2, 1)], [], [Inside(1, 0)]]
     assert [d.outside for d in made] == [[], [], []]
 
 
 def test_ids_of_others_stay_ids() -> None:
     id = new_id()
     (made,) = drafts([NewTask(name="a", channel="c", parents=[ParentInput(id=str(id))])], PATH, 10)  # type: ignore[arg-type]
-    assert made.outside == [(id, 0, (*PATH, 0, "parents", 0, "id"))]
+    assert made.outside == [Outside(id, 0, (*PATH, 0, "parents", 0, "id"))]
     assert not made.names_no_parent
 
 
@@ -70,7 +70,7 @@ def test_a_graph_is_taken_just_when_it_has_no_cycle(data: st.DataObject) -> None
         left, changed = left - free, bool(free)
     if not left:
         made = drafts(tasks, PATH, 100)
-        assert [[p for p, _ in d.inside] for d in made] == [parents[n] for n in range(size)]
+        assert [[link.parent for link in d.inside] for d in made] == [parents[n] for n in range(size)]
         return
     with pytest.raises(BadInput) as refused:
         drafts(tasks, PATH, 100)
