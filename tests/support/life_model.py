@@ -311,14 +311,13 @@ class Model:
     # -- working --------------------------------------------------------------------------------------------------------
 
     def claim(self, channels: Collection[str], limit: int) -> list[Lease]:
-        """The highest priority first, then the oldest; each takes its twins out of the way."""
+        """The highest priority first, then the oldest. Each takes its twins out of the way; those among the first `limit` count."""
         given: list[Lease] = []
-        while len(given) < limit:
-            ready = [task for task in self.tasks.values() if task.state == "READY" and not self.holds(task)]
-            fit = [task for task in ready if task.new.channel in channels]
-            if not fit:
-                break
-            task = max(fit, key=lambda t: t.new.priority)
+        ready = [task for task in self.tasks.values() if task.state == "READY" and not self.holds(task)]
+        fit = [task for task in ready if task.new.channel in channels]
+        for task in sorted(fit, key=lambda t: -t.new.priority)[:limit]:
+            if task.state != "READY":
+                continue
             task.state, task.attempt, task.remaining = "RUNNING", task.attempt + 1, task.remaining - 1
             given.append(Lease(task))
             self._settle()
