@@ -381,7 +381,8 @@ class Finisher:
         left = items
         for _ in range(_TRIES):
             # Two calls may have brought the same lease: the first counts, the others are told so by _explain.
-            taken = await work(list({(i.lease_no, i.no): i for i in reversed(left)}.values()))
+            # In the order sent, in which their continuations are made.
+            taken = await work(list({(i.lease_no, i.no): i for i in reversed(left)}.values())[::-1])
             answers.update((id(i), None) for i in left if id(i) in taken)
             left = [i for i in left if id(i) not in taken]
             if left:

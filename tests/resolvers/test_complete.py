@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crew import Crew
+from tests.support.crew import COMPLETE, Crew
 from tests.support.wait import end_delays, expire_leases
 
 
@@ -406,3 +406,14 @@ async def test_a_chain_can_be_worked_off_one_document_a_task(crew: Crew) -> None
         )
         (lease,) = answer["claimTasks"]["leases"]
         assert lease["task"]["name"] == str(n)
+
+
+async def test_continuations_of_several_results_are_made_in_the_order_sent(crew: Crew) -> None:
+    await crew.create({"name": "a"}, {"name": "b"})
+    leases = await crew.claim(2)
+    results = [
+        {"lease": lease["id"], "children": [{"name": f"{name}{n}", "channel": "c"} for n in range(2)]}
+        for lease, name in zip(leases, "ab", strict=True)
+    ]
+    await crew.ask(COMPLETE, input={"results": results})
+    assert [lease["task"]["name"] for lease in await crew.claim(9)] == ["a0", "a1", "b0", "b1"]
