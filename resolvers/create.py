@@ -214,13 +214,14 @@ class Creator:
         rows = await create_tasks(connection, ns, batch) if batch.tasks or batch.groups else []
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
         _after(rows, after)
-        await self._follow(connection, calls, batch, rows, there, after)
         pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
         if pairs:
             await adopt_tasks(connection, ns, pairs)
         feeds = [pair for _, tree in adoptions if tree for pair in tree.feeds]
         if feeds:
             await feed(connection, ns, [(_number(numbers, x), _number(numbers, join)) for x, join in feeds])
+        # After the adoptions: a join goes with what it has adopted.
+        await self._follow(connection, calls, batch, rows, there, after)
         return [Made(c.group_id, [_answer(d, numbers, there) for d in c.drafts]) for c in calls]
 
     async def _follow(
