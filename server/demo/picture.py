@@ -28,7 +28,7 @@ fragment Drawn on TaskGroup {
   progress { fraction }
   graph {
     nodes { id name state attempt heldBy notBefore progress }
-    edges { parentId childId }
+    edges { parentId childId waitFor isAdopted }
   }
 }
 """
@@ -59,12 +59,9 @@ def rows(nodes: Sequence[Json], edges: Iterable[Json]) -> list[Row]:
     """The drawing, from the roots down; every node once, below all its parents."""
     children: dict[str, list[str]] = defaultdict(list)
     parents: dict[str, set[str]] = defaultdict(set)
-    for edge in edges:
+    for edge in _to_draw(list(edges)):
         children[edge["parentId"]].append(edge["childId"])
         parents[edge["childId"]].add(edge["parentId"])
-    for parent, child in _passed_on(children):
-        children[parent].remove(child)
-        parents[child].remove(parent)
     by_id = {node["id"]: node for node in nodes}
     lanes: list[str | None] = []
     drawn: list[Row] = []
@@ -88,15 +85,17 @@ def rows(nodes: Sequence[Json], edges: Iterable[Json]) -> list[Row]:
     return drawn
 
 
-def _passed_on(children: Mapping[str, list[str]]) -> list[tuple[str, str]]:
-    """Links to a child that another child links to as well: the join of a growing tree has a link from each task of it, and
-    is drawn under the tips."""
-    return [
-        (parent, child)
-        for parent, mine in children.items()
-        for child in mine
-        if any(child in children.get(other, ()) for other in mine)
-    ]
+def _to_draw(edges: Sequence[Json]) -> list[Json]:
+    """All links but those into a join from tasks with another child that links to the same join.
+
+    A join (SUBTREE) has a link from each task of the tree that it waits for, and so hangs from the tree's tips.
+    """
+    parents: dict[str, set[str]] = defaultdict(set)
+    for edge in edges:
+        parents[edge["childId"]].add(edge["parentId"])
+    joins = {edge["childId"] for edge in edges if edge["waitFor"] == "SUBTREE"}
+    passed_on = {(edge["parentId"], join) for edge in edges for join in joins if edge["childId"] in parents[join]}
+    return [edge for edge in edges if (edge["parentId"], edge["childId"]) not in passed_on]
 
 
 def _downwards(

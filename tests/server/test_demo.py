@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 
 from server.demo import run
 from server.demo.ads_api import Limit, create_ads_api
-from server.demo.campaign import CHANNELS, ads_call, continuations, output, seed_task
-from server.demo.picture import dag, picture, rows
+from server.demo.campaign import CHANNELS, ads_call, continuations, new_task, output, seed_task
+from server.demo.picture import GROUP_FIELDS, dag, picture, rows
 from server.demo.run import Lines, View, run_demo
 from server.demo.worker import Crew, Refused, Suspensions, Worker
 
@@ -60,7 +60,33 @@ def test_each_step_of_a_branch_continues_with_the_next_under_itself():
         assert "parents" not in task
         assert task["workgroup"] == "token-a"
     assert names == ["create_adset 2", "upload_video 2", "create_creative 2", "create_ad 2"]
-    assert all(continuations(channel, task["input"]) == [] for channel in ("verify_assets", "send_slack"))
+
+
+@pytest.mark.parametrize(
+    ("channel", "following"),
+    [
+        ("create_adset", "upload_video"),
+        ("upload_video", "create_creative"),
+        ("create_creative", "create_ad"),
+        ("create_ad", None),
+        ("verify_assets", None),
+        ("unpause_campaign", None),
+        ("send_slack", None),
+    ],
+)
+def test_a_step_continues_with_this_one_task_or_none(channel: str, following: str | None):
+    task = new_task(channel, "campaign-a", "token-a", branch=2)
+    assert continued(task) == ([new_task(following, "campaign-a", "token-a", branch=2)] if following else [])
+
+
+def test_verify_assets_names_the_ads_among_its_parents_in_their_order():
+    named = [{"campaignId": "k", "adsetId": f"s{n}"} for n in (1, 2)]
+    adopted = [named[0] | {"videoId": "v1"}, named[1] | {"adId": "ad2"}, named[0] | {"videoId": "v1", "adId": "ad1"}]
+    task = new_task("verify_assets", "campaign-a", "token-a")
+    call = ads_call(task["channel"], task["input"], named + adopted)
+    assert call.body == {"campaignId": "k", "adIds": ["ad2", "ad1"], "name": "campaign-a"}
+    made = output(task["channel"], "x", named + adopted)
+    assert made == {"campaignId": "k", "adIds": ["ad2", "ad1"], "verificationId": "x"}
 
 
 @pytest.mark.parametrize("branches", [1, 2])
@@ -241,6 +267,16 @@ async def test_a_worker_completes_the_seed_with_its_continuations_and_claims_in_
     assert crew.sent[1]["more"] is True
 
 
+@pytest.mark.parametrize(("channel", "made"), [("create_adset", "adsets-1"), ("create_ad", "ads-1")])
+async def test_a_worker_completes_a_step_with_what_follows_and_the_last_step_with_nothing(channel: str, made: str):
+    task = new_task(channel, "c", "token-b", branch=2)
+    crew = FakeCrew(lease(channel) | {"task": task})
+    await run_worker(crew, httpx.Response(200, json={"id": made}))
+    [done] = crew.sent[1]["done"]["results"]
+    assert done.get("children") == (continued(task) or None)
+    assert ("children" in done) is (channel == "create_adset")
+
+
 async def test_a_rate_limit_suspends_the_workgroup_and_keeps_the_attempt():
     crew = FakeCrew(lease())
     worker = await run_worker(crew, httpx.Response(429, json={"message": "no"}, headers={"Retry-After": "2"}))
@@ -329,8 +365,38 @@ def node(id: str, state: str = "SUCCEEDED", **more: Any) -> Json:
     } | more
 
 
+def link(parent: str, child: str, wait_for: str = "TASK", *, adopted: bool = False) -> Json:
+    return {"parentId": parent, "childId": child, "waitFor": wait_for, "isAdopted": adopted}
+
+
 def links(*pairs: str) -> list[Json]:
-    return [{"parentId": pair[0], "childId": pair[1]} for pair in pairs]
+    return [link(pair[0], pair[1]) for pair in pairs]
+
+
+def grown(*ended: str) -> Json:
+    """The graph of a campaign once these have succeeded, by name, as the server grows it: the join adopts the branches."""
+    waiting = {"create_campaign": seed_task("campaign-a", "token-a")}
+    nodes, edges = {"create_campaign": node("create_campaign", "READY", attempt=0)}, []
+    for name in ended:
+        nodes[name] |= {"state": "SUCCEEDED", "attempt": 1}
+        children = continued(waiting.pop(name))
+        names = {child.get("ref"): child["name"] for child in children}
+        for child in children:
+            waiting[child["name"]] = child
+            nodes[child["name"]] = node(child["name"], "BLOCKED", attempt=0)
+            for parent in child.get("parents", ()):
+                edges.append(link(names[parent["ref"]], child["name"], parent.get("waitFor", "TASK")))
+            if "parents" not in child:
+                edges.append(link(name, child["name"]))
+                if name != "create_campaign":
+                    edges.append(link(child["name"], "verify_assets", "SUBTREE", adopted=True))
+    return {"nodes": list(nodes.values()), "edges": edges}
+
+
+def shape(graph: Json) -> list[str]:
+    """The lanes with the names of what stands in them."""
+    drawn = [(row.lanes, row.node["name"] if row.node else "") for row in rows(graph["nodes"], graph["edges"])]
+    return [f"{lanes:3} {name}".rstrip() for lanes, name in drawn]
 
 
 def text(drawing: RenderableType, width: int = 100) -> str:
@@ -358,8 +424,59 @@ def test_branches_fork_and_join_in_lanes():
 def test_a_join_hangs_from_the_tips_of_the_tree_that_it_waits_for():
     """a spawned b and d, b spawned c; f waits for a with all that, and has a link from each."""
     nodes = [node(id) for id in "abcdf"]
-    drawing = text(dag(nodes, links("ab", "ad", "bc", "af", "bf", "cf", "df"), NOW))
+    tree, named = links("ab", "ad", "bc"), link("a", "f", "SUBTREE")
+    adopted = [link(id, "f", "SUBTREE", adopted=True) for id in "bcd"]
+    drawing = text(dag(nodes, [*tree, named, *adopted], NOW))
     assert drawing == text(dag(nodes, links("ab", "ad", "bc", "cf", "df"), NOW))
+
+
+def test_links_that_wait_for_the_parent_alone_are_all_drawn():
+    """a has another child that links to c, as into a join; but c waits for a, and no more."""
+    assert [row.lanes.rstrip() for row in rows([node(id) for id in "abc"], links("ab", "bc", "ac"))] == [
+        "│",
+        "├─┐",
+        "│ │",
+        "├─┘",
+        "│",
+    ]
+
+
+TIP = ["│   verify_assets", "│   unpause_campaign", "│   send_slack"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "branches"),
+    [
+        ([], ["│ │ create_adset 1", "│ │ create_adset 2"]),
+        (["create_adset 2"], ["│ │ create_adset 1", "│ │ create_adset 2", "│ │ upload_video 2"]),
+        (
+            ["create_adset 2", "create_adset 1", "upload_video 2", "create_creative 2"],
+            [
+                "│ │ create_adset 1",
+                "│ │ upload_video 1",
+                "│ │ create_adset 2",
+                "│ │ upload_video 2",
+                "│ │ create_creative 2",
+                "│ │ create_ad 2",
+            ],
+        ),
+        (
+            [f"{kind} {n}" for kind in ("create_adset", "upload_video", "create_creative") for n in (1, 2)],
+            [
+                f"│ │ {kind} {n}"
+                for n in (1, 2)
+                for kind in ("create_adset", "upload_video", "create_creative", "create_ad")
+            ],
+        ),
+    ],
+)
+def test_the_join_hangs_from_the_current_tips_while_the_campaign_grows(ended: list[str], branches: list[str]):
+    drawn = shape(grown("create_campaign", *ended))
+    assert drawn == ["│   create_campaign", "├─┐", *branches, "├─┘", *TIP]
+
+
+def test_the_picture_asks_for_what_tells_a_join():
+    assert "edges { parentId childId waitFor isAdopted }" in GROUP_FIELDS
 
 
 def test_lanes_that_pass_a_join_are_crossed():
@@ -402,22 +519,18 @@ def test_a_node_shows_its_state_its_attempts_and_how_long_it_waits(more: Json, l
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_picture_shows_campaigns_progress_and_suspended_workgroups(width: int):
-    children = continued(seed_task("campaign-a", "token-a"))
-    nodes = [node("seed", name="create_campaign", attempt=2)]
-    nodes += [node(child["ref"], "BLOCKED", name=child["name"], attempt=0) for child in children]
-    edges = [
-        {"parentId": parent["ref"], "childId": child["ref"]}
-        for child in children
-        for parent in child.get("parents", [{"ref": "seed"}])
-    ]
-    graph = {"nodes": nodes, "edges": edges}
+    steps = ("create_adset", "upload_video", "create_creative")
+    graph = grown("create_campaign", *(f"{kind} {n}" for n in (1, 2) for kind in steps))
+    nodes = graph["nodes"]
+    nodes[0]["attempt"] = 2
     groups = [{"name": f"campaign-{x}", "progress": {"fraction": 0.25}, "graph": graph} for x in "ab"]
     workgroups = {"token-a": None, "token-b": {"suspendedUntil": "2025-01-01T00:00:01.6Z", "reason": "429"}}
     drawn = text(picture(groups, workgroups, NOW, width=width), width)
     for name in ["campaign-a", "campaign-b", *(n["name"] for n in nodes)]:
         assert drawn.count(name) == (1 if name.startswith("campaign") else 2), name
     assert drawn.count("SUCCEEDED ×2") == 2
-    assert drawn.count("BLOCKED") == 2 * len(children)
+    assert drawn.count("SUCCEEDED") == 2 * 7
+    assert drawn.count("BLOCKED") == 2 * 5
     assert drawn.count("25%") == 2
     assert "token-a runs freely" in drawn
     assert "token-b suspended, 1.6 s to go: 429" in drawn
