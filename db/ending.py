@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from db.lease import Place
+from db.lease import FreedRow
 from db.pool import Connection
 from db.statements import statement
 
@@ -16,20 +16,6 @@ class CancelledRow:
     """Of those, the ones that had not failed before."""
     runners: list[int] | None
     moved: list[int] | None
-
-
-@dataclass(slots=True)
-class FreedRow:
-    """Children that went on."""
-
-    channels: list[int] | None
-    ranks: list[int] | None
-    nos: list[int] | None
-    merging: list[int] | None
-    due_in: float | None
-
-    def freed(self) -> list[Place]:
-        return list(zip(self.channels or (), self.ranks or (), self.nos or (), strict=True))
 
 
 @dataclass(slots=True)

@@ -84,7 +84,23 @@ class Completion:
 
 
 @dataclass(slots=True)
-class CompletedRow:
+class FreedRow:
+    """Children that went on."""
+
+    channels: list[int] | None
+    """With `ranks` and `nos`: those that are ready."""
+    ranks: list[int] | None
+    nos: list[int] | None
+    merging: list[int] | None
+    """Of the ready ones, those with a key: they may have to ride with a runner."""
+    due_in: float | None
+
+    def freed(self) -> list[Place]:
+        return list(zip(self.channels or (), self.ranks or (), self.nos or (), strict=True))
+
+
+@dataclass(slots=True)
+class CompletedRow(FreedRow):
     ords: list[int] | None
     groups: list[int] | None
     """The group numbers of `ords`."""
@@ -96,15 +112,6 @@ class CompletedRow:
     feeders: list[int] | None
     """With `fed`, in pairs: what makes tasks, and the joins that adopt them."""
     fed: list[int] | None
-    channels: list[int] | None
-    ranks: list[int] | None
-    nos: list[int] | None
-    merging: list[int] | None
-    """Of the freed ones, those with a key: they may have to ride with a runner."""
-    due_in: float | None
-
-    def freed(self) -> list[Place]:
-        return list(zip(self.channels or (), self.ranks or (), self.nos or (), strict=True))
 
 
 @dataclass(slots=True)

@@ -8,131 +8,139 @@ join has named itself.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from db.join import MemberRow, joins, waiting_for
 from db.pool import Connection
-from resolvers.draft import Draft, Inside
-
-ADOPTED_PLACE = (1 << 31) - 1
-"""Where adopted parents stand among all: after those that were named."""
+from resolvers.draft import Draft
 
 
 @dataclass(slots=True)
 class Tree:
-    """The new tasks of one call, by their places among its drafts, and what they hang from."""
+    """The new tasks of one call, by their places among its drafts, and what they hang from. Old tasks go by their numbers."""
 
     drafts: list[Draft]
     new: list[int]
+    inside: dict[int, list[int]]
+    """New task → its parents among the new ones."""
     outside: dict[int, list[tuple[int, bool]]]
-    """New task → (number of a parent that exists, subtree)."""
+    """New task → its parents among the old ones, and whether it waits for all that they spawn."""
     spawned_by: int | None
     old_joins: list[int]
     members: dict[int, list[MemberRow]]
-    """Task that has succeeded, and that a new task joins by SUBTREE → all it has spawned before this call."""
+    """Old task that a new one joins by SUBTREE → all that it has spawned before this call."""
     adopted_by: list[tuple[int, int]] = field(default_factory=list)
     """Result: (new task, old join)."""
-    adopts: list[tuple[int, MemberRow]] = field(default_factory=list)
-    """Result: (new join, task that exists)."""
+    adopts_old: list[tuple[int, MemberRow]] = field(default_factory=list)
+    """Result: (new join, old task)."""
+    adopts_new: list[tuple[int, int]] = field(default_factory=list)
+    """Result: (new join, new task)."""
     feeds: list[tuple[int | UUID, int | UUID]] = field(default_factory=list)
-    """Result: (feeder, join): the number of one that exists, the id of a new one."""
+    """Result: (feeder, join): the number of an old one, the id of a new one."""
 
 
 async def adopt(connection: Connection, ns: int, tree: Tree) -> None:
-    """Fills `adopted_by` and `adopts`; links among the new tasks are added to their drafts."""
+    """Fills the results of the tree."""
     below = _Below(tree)
     if tree.old_joins and tree.new:
         roots = await joins(connection, ns, tree.old_joins)
-        named = sorted({no for links in tree.outside.values() for no, _ in links if no != tree.spawned_by})
+        named = {no for links in tree.outside.values() for no, _ in links if no != tree.spawned_by}
         if named:
-            below.pairs |= await waiting_for(connection, ns, tree.old_joins, named)
+            candidates = sorted({*named, *tree.old_joins})
+            below.known |= await waiting_for(connection, ns, tree.old_joins, candidates)
         for join in tree.old_joins:
-            for place in tree.new:
-                if below.waits_for_old(place, join):
-                    continue
-                if _joins_too(tree, place, roots.get(join, [])):
-                    tree.feeds.append((tree.drafts[place].id, join))
-                else:
-                    tree.adopted_by.append((place, join))
-                    below.adopted(place, join)
-    late = [
-        (place, no)
-        for place in tree.new
-        for no, subtree in tree.outside.get(place, ())
-        if subtree and _spawned(tree, no)
-    ]
-    for place, root in late:
-        await _adopt_late(connection, ns, tree, below, place, root)
+            _adopt_by_old(tree, below, join, roots.get(join, []))
+    for join in tree.new:
+        for root, subtree in tree.outside[join]:
+            if subtree and (root == tree.spawned_by or tree.members.get(root)):
+                await _adopt_by_new(connection, ns, tree, below, join, root)
 
 
-def _spawned(tree: Tree, root: int) -> bool:
-    return root == tree.spawned_by or bool(tree.members.get(root))
+def _adopt_by_old(tree: Tree, below: _Below, join: int, roots: list[int]) -> None:
+    waiting = below.new_ones([join])
+    adopted = set()
+    for place in tree.new:
+        if place in waiting:
+            continue
+        if _joins_too(tree, place, roots):
+            tree.feeds.append((tree.drafts[place].id, join))
+        else:
+            tree.adopted_by.append((place, join))
+            adopted.add(place)
+    for other in tree.old_joins:
+        # What it has adopted waits for the other join: so does it now itself.
+        if other != join and not adopted.isdisjoint(below.new_ones([other])):
+            below.known.add((other, join))
 
 
-async def _adopt_late(connection: Connection, ns: int, tree: Tree, below: _Below, join: int, root: int) -> None:
+async def _adopt_by_new(connection: Connection, ns: int, tree: Tree, below: _Below, join: int, root: int) -> None:
     members = tree.members.get(root, [])
-    mine = [old for place, old in tree.adopted_by if place == join]
-    above = await waiting_for(connection, ns, mine, [m.no for m in members]) if mine and members else set()
-    below.pairs |= above
-    waiting = {no for _, no in above}
-    parents = {no for no, _ in tree.outside.get(join, ())} | {m.no for place, m in tree.adopts if place == join}
+    adopters = below.joins([old for place, old in tree.adopted_by if place == join])
+    waiting = set()
+    if adopters and members:
+        found = await waiting_for(connection, ns, adopters, [m.no for m in members])
+        below.known |= found
+        waiting = {no for _, no in found}
+    named = {no for no, _ in tree.outside[join]} | {m.no for place, m in tree.adopts_old if place == join}
     for member in members:
         if member.no in waiting:
             continue
-        if member.joins or member.no in parents:
+        if member.joins or member.no in named:
             tree.feeds.append((member.no, tree.drafts[join].id))
         else:
-            tree.adopts.append((join, member))
-    if root == tree.spawned_by or any(m.no == tree.spawned_by for m in members):
-        inside = {link.parent for link in tree.drafts[join].inside}
-        for place in tree.new:
-            if place == join or below.waits_for_new(place, join):
-                continue
-            if place in inside or _joins_too(tree, place, [root]):
-                tree.feeds.append((tree.drafts[place].id, tree.drafts[join].id))
-            else:
-                tree.drafts[join].inside.append(Inside(place, ADOPTED_PLACE, subtree=True, adopted=True))
+            tree.adopts_old.append((join, member))
+    if root != tree.spawned_by and all(m.no != tree.spawned_by for m in members):
+        return
+    waiting = below.new_ones(adopters, join)
+    for place in tree.new:
+        if place in waiting:
+            continue
+        if place in tree.inside[join] or _joins_too(tree, place, [root]):
+            tree.feeds.append((tree.drafts[place].id, tree.drafts[join].id))
+        else:
+            tree.adopts_new.append((join, place))
+            below.hang(join, place)
 
 
 def _joins_too(tree: Tree, place: int, roots: list[int]) -> bool:
     """It was told to wait for one of these with all it spawns: another join of the same subtree."""
-    return any(subtree and no in roots for no, subtree in tree.outside.get(place, ()))
+    return any(subtree and no in roots for no, subtree in tree.outside[place])
 
 
 class _Below:
-    """Who waits for a join, among new tasks."""
+    """What waits for a join."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.pairs: set[tuple[int, int]] = set()
-        """(old join, task that exists and is it or waits for it)"""
+        self._children: defaultdict[int, list[int]] = defaultdict(list)
+        for place, parents in tree.inside.items():
+            for parent in parents:
+                self._children[parent].append(place)
+        self.known: set[tuple[int, int]] = set()
+        """(old join, old task that is it or waits for it)"""
 
-    def waits_for_old(self, place: int, join: int) -> bool:
-        return any((join, no) in self.pairs for at in self._above(place) for no, _ in self._tree.outside.get(at, ()))
+    def hang(self, place: int, parent: int) -> None:
+        self._children[parent].append(place)
+        self._tree.inside[place].append(parent)
 
-    def adopted(self, place: int, join: int) -> None:
-        """What waits for `join` now waits for all that the new task waits for."""
-        for other in self._tree.old_joins:
-            if other != join and self.waits_for_old(place, other):
-                self.pairs |= {(other, no) for above, no in self.pairs if above == join} | {(other, join)}
+    def joins(self, given: Iterable[int]) -> list[int]:
+        """These old joins and all old joins that wait for one of them."""
+        found = set(given)
+        while more := {no for join, no in self.known if join in found and no in self._tree.old_joins} - found:
+            found |= more
+        return sorted(found)
 
-    def waits_for_new(self, place: int, join: int) -> bool:
-        adopters = [old for at, old in self._tree.adopted_by if at == join]
-        above = self._above(place)
-        return join in above or any(
-            (old, no) in self.pairs or no == old
-            for at in above
-            for no, _ in self._tree.outside.get(at, ())
-            for old in adopters
-        )
-
-    def _above(self, place: int) -> set[int]:
-        """The task and all it waits for among the new ones."""
-        seen, left = {place}, [place]
+    def new_ones(self, old: Iterable[int], *new: int) -> set[int]:
+        """All new tasks that are one of `new`, or wait for one of those or of the `old` joins."""
+        above = set(self.joins(old))
+        above |= {no for join, no in self.known if join in above}
+        left = [*new, *(p for p, links in self._tree.outside.items() if any(no in above for no, _ in links))]
+        found = set(left)
         while left:
-            for link in self._tree.drafts[left.pop()].inside:
-                if link.parent not in seen:
-                    seen.add(link.parent)
-                    left.append(link.parent)
-        return seen
+            more = [child for child in self._children[left.pop()] if child not in found]
+            found.update(more)
+            left += more
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -30,15 +30,17 @@ from db.key import KeyedRow, lock_keys, merge_ready, remember_keys, tasks_with_k
 from db.pause import park_paused, pause_groups
 from db.pool import Connection
 from resolvers import check
-from resolvers.adopt import ADOPTED_PLACE, Tree, adopt
+from resolvers.adopt import Tree, adopt
 from resolvers.core import Core
-from resolvers.draft import CANCEL, REJECT, RETURN_EXISTING, RUN, Draft, drafts, new_id, refuse_cycles
+from resolvers.draft import CANCEL, REJECT, RETURN_EXISTING, RUN, Draft, Inside, drafts, new_id, refuse_cycles
 from resolvers.errors import BadInput, Conflict, CrewError, DuplicateKey, NotFound, Path, TooLarge
 from resolvers.follow import After, cancel_under
 from resolvers.gather import Gather
 
 SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
+ADOPTED_PLACE = (1 << 31) - 1
+"""Where adopted parents stand among all: after those that were named."""
 
 
 @dataclass(slots=True)
@@ -207,7 +209,7 @@ class Creator:
         await self._settle_keys(connection, calls, there, numbers_of)
         if len(calls) > 1 and any(_crosses(call, there) for call in calls):
             raise Alone("joins that may come to wait for each other are told apart one call at a time", ())
-        adoptions = [(call, await self._adopt(connection, calls, call, there)) for call in calls]
+        adoptions = [(call, await self._adopt(connection, call, there)) for call in calls]
         batch = Batch()
         for call in calls:
             _fill(numbers_of, batch, call, there)
@@ -334,50 +336,50 @@ class Creator:
                     there.made[first.id] = first.no
                     there.groups[first.id] = first.group_no
                 else:
-                    there.groups[first.id] = call.group_no if first in call.drafts else -1
+                    there.groups[first.id] = call.group_no if any(first is d for d in call.drafts) else -1
             else:
                 oldest.setdefault(key, draft)
         if there.instead:
             await self._hang_from_existing(connection, calls, there)
 
     async def _hang_from_existing(self, connection: Connection, calls: list[Call], there: There) -> None:
-        """Links to a task that RETURN_EXISTING answered with another go to that one."""
+        """Links to a task that RETURN_EXISTING answered with another go to that one: lock it, and look for cycles again."""
         wanted: list[tuple[Call, UUID, Path]] = []
         for call in calls:
             places = {d.id: n for n, d in enumerate(call.drafts)}
-            for draft in call.drafts:
-                for link in draft.inside:
-                    other = there.instead.get(call.drafts[link.parent].id)
-                    if other is None or draft.id in there.instead:
-                        continue
-                    path = (*draft.path, "parents", link.place, "ref")
-                    if there.groups[other] != call.group_no or (call.new_group and other in there.made):
-                        raise BadInput(
-                            f"this parent was answered with task {other}, which is in another group (RETURN_EXISTING): "
-                            "parents and children share one group, use MERGE",
-                            path,
-                        )
-                    if other in there.made:
-                        wanted.append((call, other, path))
-                    else:
-                        link.parent = places[other]
-                if any(link.parent == places[draft.id] for link in draft.inside):
-                    raise BadInput("a task cannot be its own parent", (*draft.path, "parents"))
-            refuse_cycles(call.drafts)
+            for draft, link in ((d, x) for d in call.drafts if d.id not in there.instead for x in d.inside):
+                other = there.instead.get(call.drafts[link.parent].id)
+                if other is None:
+                    continue
+                path = (*draft.path, "parents", link.place, "ref")
+                if there.groups[other] != call.group_no or (call.new_group and other in there.made):
+                    raise BadInput(
+                        f"this parent was answered with task {other}, which is in another group (RETURN_EXISTING): "
+                        "parents and children share one group, use MERGE",
+                        path,
+                    )
+                if other == draft.id:
+                    raise BadInput("a task cannot be its own parent", path)
+                if other in there.made:
+                    wanted.append((call, other, path))
+            refuse_cycles([replace(d, inside=_inside(call, d, there, places)) for d in call.drafts])
         if wanted:
             await self._lock(connection, there, wanted)
 
-    async def _adopt(self, connection: Connection, calls: list[Call], call: Call, there: There) -> Tree | None:
+    async def _adopt(self, connection: Connection, call: Call, there: There) -> Tree | None:
         """SUBTREE: None when no join is concerned."""
-        late = any(link.subtree for d in call.drafts for link in d.outside)
-        if not call.joins and not late:
+        new = _new(call, there)
+        outside = {n: [(there.parents[x[0]], x[2]) for x in _existing(call, call.drafts[n], there)] for n in new}
+        if not call.joins and not any(subtree for links in outside.values() for _, subtree in links):
             return None
-        new = [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
-        outside = {n: [(there.parents[x.parent], x.subtree) for x in call.drafts[n].outside] for n in new}
-        tree = Tree(call.drafts, new, outside, call.spawned_by, call.joins, there.members)
+        places = {call.drafts[n].id: n for n in new}
+        inside = {n: [x.parent for x in _inside(call, call.drafts[n], there, places)] for n in new}
+        tree = Tree(call.drafts, new, inside, outside, call.spawned_by, call.joins, there.members)
         await adopt(connection, self.core.ns, tree)
-        for at, member in tree.adopts:
-            there.adopts.setdefault(call.drafts[at].id, []).append(member)
+        for at, member in tree.adopts_old:
+            there.adopts.setdefault(call.drafts[at].id, []).append(member.id)
+        for at, place in tree.adopts_new:
+            there.adopts.setdefault(call.drafts[at].id, []).append(call.drafts[place].id)
         return tree
 
     async def _numbers(self, calls: list[Call]) -> Numbers:
@@ -406,8 +408,8 @@ class There:
     """Parents that have failed or are cancelled, of new tasks that go with them."""
     members: dict[int, list[MemberRow]] = field(default_factory=dict)
     """What parents of late joins have spawned."""
-    adopts: dict[UUID, list[MemberRow]] = field(default_factory=dict)
-    """What late joins adopt of that."""
+    adopts: dict[UUID, list[UUID]] = field(default_factory=dict)
+    """What late joins adopt, of that and of the call's own tasks."""
 
 
 @dataclass(slots=True)
@@ -462,20 +464,26 @@ def _after(rows: list[CreatedRow], after: After) -> After:
     return after
 
 
+def _new(call: Call, there: There) -> list[int]:
+    """The places of the drafts that are to be made."""
+    return [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
+
+
 def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     """Add to a batch what a call has to make."""
     if call.new_group is not None:
         batch.groups.append(call.new_group)
-    new = [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
-    place_of = {n: len(batch.tasks) + at for at, n in enumerate(new, 1)}
-    for n in new:
+    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(_new(call, there), 1)}
+    for n in _new(call, there):
         d = call.drafts[n]
-        child, open_parents, delay = place_of[n], 0, None
+        child, delay = place_of[d.id], None
         links: dict[tuple[int, int], NewLink] = {}
-        for link in d.inside:
-            if link.parent in place_of:
-                at = place_of[link.parent]
-                links.setdefault((at, 0), NewLink(at, 0, child, link.place, link.subtree, link.adopted))
+        for link in _inside(call, d, there, place_of):
+            links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
+        for parent in there.adopts.get(d.id, ()):
+            if parent in place_of:
+                at = place_of[parent]
+                links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
         open_parents = len(links)
         for parent, place, subtree, adopted in _existing(call, d, there):
             number = there.parents[parent]
@@ -523,6 +531,12 @@ def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
         )
 
 
+def _inside(call: Call, draft: Draft, there: There, places: dict[UUID, int]) -> list[Inside]:
+    """Links to parents that have a place here, of which one may stand in for another (RETURN_EXISTING)."""
+    ids = [(there.instead.get(call.drafts[x.parent].id, call.drafts[x.parent].id), x) for x in draft.inside]
+    return [Inside(places[i], x.place, x.subtree) for i, x in ids if i in places]
+
+
 def _existing(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, bool, bool]]:
     """Links of a new task to tasks that are there: parent, place, subtree, adopted."""
     found = [(x.parent, x.place, x.subtree, False) for x in draft.outside]
@@ -531,4 +545,4 @@ def _existing(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, b
         parent = there.instead.get(parent, parent)
         if parent in there.made:
             found.append((parent, link.place, link.subtree, False))
-    return found + [(m.id, ADOPTED_PLACE, True, True) for m in there.adopts.get(draft.id, ())]
+    return found + [(i, ADOPTED_PLACE, True, True) for i in there.adopts.get(draft.id, ()) if i in there.parents]

@@ -28,7 +28,6 @@ class Inside:
     place: int
     """Its place among the child's parents."""
     subtree: bool = False
-    adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -39,7 +38,6 @@ class Outside:
     place: int
     path: Path
     subtree: bool = False
-    adopted: bool = False
 
 
 @dataclass(slots=True)

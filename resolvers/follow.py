@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from db.ending import doomed, settle_children
 from db.key import free_twins, merge_ready
-from db.lease import Place, release_leases
+from db.lease import FreedRow, Place, release_leases
 from db.pool import Connection
 from resolvers.core import Core
-
-
-class Freed(Protocol):
-    due_in: float | None
-
-    def freed(self) -> list[Place]: ...
 
 
 @dataclass(slots=True)
@@ -26,7 +19,7 @@ class After:
     places: list[Place] = field(default_factory=list)
     due: list[float] = field(default_factory=list)
 
-    def add(self, found: Freed) -> None:
+    def add(self, found: FreedRow) -> None:
         self.places += found.freed()
         if found.due_in is not None:
             self.due.append(found.due_in)
@@ -77,17 +70,15 @@ async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:
     """Release leases, untouched. Answers which (by place in `leases`) stood."""
     if not leases:
         return set()
-    after = After()
 
-    async def work(connection: Connection) -> set[int]:
-        after.places.clear()
+    async def work(connection: Connection) -> tuple[set[int], After]:
         found = await release_leases(connection, core.ns, leases)
-        after.places += [(f.channel, f.rank, f.no) for f in found]
+        after = After([(f.channel, f.rank, f.no) for f in found])
         runners = [f.no for f in found if f.keyed]
         if runners:
             after.places += await free_twins(connection, core.ns, runners)
-        return {f.ord - 1 for f in found}
+        return {f.ord - 1 for f in found}, after
 
-    stood = await core.pool.run(work, transaction=True)
+    stood, after = await core.pool.run(work, transaction=True)
     after.tell(core)
     return stood

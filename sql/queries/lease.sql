@@ -283,6 +283,7 @@ told as (
     array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
   from (select *, coalesce(due_at > now(), false) as later from due where left_open <= 0) x group by later)
 select
+  freed.*,
   --lean{
   (select array_agg(ord::int order by ord) from hit) as ords,
   (select array_agg(group_no order by ord) from hit) as groups,
@@ -290,7 +291,7 @@ select
   (select count(*)::int from held) - (select count(*)::int from fresh) as again,
   null::bigint[] as joins,
   null::bigint[] as feeders,
-  null::bigint[] as fed,
+  null::bigint[] as fed
   --lean}
   --full{
   (select array_agg(ord::int order by ord) from hit where not is_twin) as ords,
@@ -299,9 +300,8 @@ select
   (select count(*)::int from held) - (select count(*)::int from fresh) as again,
   (select array_agg(join_no) from feed where counted and join_no in (select no from locked)) as joins,
   (select array_agg(no) from feed) as feeders,
-  (select array_agg(join_no) from feed) as fed,
+  (select array_agg(join_no) from feed) as fed
   --full}
-  freed.*
 from (
   select
     array_agg(channel) filter (where is_ready) as channels,

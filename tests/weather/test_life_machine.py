@@ -623,13 +623,19 @@ class LifeMachine(RuleBasedStateMachine):
         self.expect(answer, done["completed"], done["errors"])
 
     def completions(self, results: Sequence[Result]) -> list[Completion]:
-        """Of each lease one; children that mind their twins stand alone."""
+        """Of each lease one; children that mind their twins stand alone, and so do those whose twin ends with another of the
+        call (results of one call may be taken together or one by one: the child is new work, or rides with the twin)."""
         items: dict[Lease, Completion] = {}
         for number, output, sketches, delays, suspends in results:
             (lease,) = self.leases([number])
             children = self.named(lease.task.group, sketches)
             items.setdefault(lease, Completion(lease, output, children, delays, suspends))
-        picky = [item for item in items.values() if any(child.is_picky for child in item.children)]
+        ending = {(i.lease.task.new.channel, i.lease.task.new.key) for i in items.values() if len(items) > 1}
+        picky = [
+            item
+            for item in items.values()
+            if any(c.is_picky or (c.key is not None and (c.channel, c.key) in ending) for c in item.children)
+        ]
         return picky[:1] or list(items.values())
 
     @verb(4, when=lambda self: self.model.standing(), failures=st.lists(FAILING, min_size=1, max_size=3))
