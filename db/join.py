@@ -22,9 +22,9 @@ async def subtree_members(connection: Connection, ns: int, nos: list[int]) -> li
     return [MemberRow(*row) for row in await connection.fetch(statement("join", "subtree_members"), ns, nos)]
 
 
-async def joins(connection: Connection, ns: int, nos: list[int]) -> dict[int, list[int]]:
-    """Join → the parents that it was told to wait for with all they spawn."""
-    return {row["no"]: row["roots"] for row in await connection.fetch(statement("join", "joins"), ns, nos)}
+async def joins(connection: Connection, ns: int, nos: list[int], spawner: int) -> dict[int, list[int]]:
+    """Join → of the parents that it was told to wait for with all they spawn, those that have spawned the spawner, or are it."""
+    return {row["no"]: row["roots"] for row in await connection.fetch(statement("join", "joins"), ns, nos, spawner)}
 
 
 async def waiting_for(connection: Connection, ns: int, joins: list[int], tasks: list[int]) -> set[tuple[int, int]]:

@@ -45,8 +45,8 @@ class Tree:
 async def adopt(connection: Connection, ns: int, tree: Tree) -> None:
     """Fills the results of the tree."""
     below = _Below(tree)
-    if tree.old_joins and tree.new:
-        roots = await joins(connection, ns, tree.old_joins)
+    if tree.old_joins and tree.new and tree.spawned_by is not None:
+        roots = await joins(connection, ns, tree.old_joins, tree.spawned_by)
         named = {no for links in tree.outside.values() for no, _ in links if no != tree.spawned_by}
         if named:
             candidates = sorted({*named, *tree.old_joins})
@@ -106,8 +106,8 @@ async def _adopt_by_new(connection: Connection, ns: int, tree: Tree, below: _Bel
 
 
 def _joins_too(tree: Tree, place: int, roots: list[int]) -> bool:
-    """It was told to wait for one of these with all it spawns: another join of the same subtree."""
-    return any(subtree and no in roots for no, subtree in tree.outside[place])
+    """It was told to wait for these with all they spawn: another join of the same subtree."""
+    return bool(roots) and {*roots} <= {no for no, subtree in tree.outside[place] if subtree}
 
 
 class _Below:

@@ -15,9 +15,14 @@ from m join task t on t.ns = $1 and t.no = m.no
 order by m.root, m.no;
 
 -- name: joins
--- The parents that each of these tasks was told to wait for with all they spawn. $1 ns $2 numbers
+-- Of the parents that each of these tasks was told to wait for with all they spawn, those that the task $3 is, or is spawned
+-- from at any depth. $1 ns $2 numbers
+with recursive above as (
+  select $3::bigint as no
+  union
+  select t.spawned_by from above a join task t on t.ns = $1 and t.no = a.no where t.spawned_by is not null)
 select child as no, array_agg(parent) as roots from edge
-where ns = $1 and child = any ($2::bigint[]) and subtree and not adopted
+where ns = $1 and child = any ($2::bigint[]) and subtree and not adopted and parent in (select no from above)
 group by child;
 
 -- name: waiting_for

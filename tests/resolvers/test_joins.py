@@ -173,6 +173,14 @@ async def test_each_parent_of_a_join_brings_its_own_subtree(crew: Crew) -> None:
     assert seen["join"] == ["r1", "r2", "r3", "a", "d"]
 
 
+async def test_a_spawned_join_of_another_of_its_parents_is_no_rival(crew: Crew) -> None:
+    """`a` joins what r2 spawns, not the subtree that it belongs to."""
+    await group(crew, t("r1"), t("r2"), t("join", "r1*", "r2*"))
+    seen = await work(crew, {"r1": [t("a", "r2*")], "r2": [t("b")]})
+    assert seen["a"] == ["r2", "b"]
+    assert seen["join"] == ["r1", "r2", "a", "b"]
+
+
 async def test_a_spawned_task_that_the_join_names_too_is_one_parent(crew: Crew) -> None:
     await group(crew, t("root"))
     seen = await work(crew, {"root": [t("a"), t("join", "a", "root*"), t("b")]})
