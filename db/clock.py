@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from db.lease import Place
@@ -17,8 +17,16 @@ class Moved:
 
     count: int
     places: list[Place]
-    merging: list[int] = field(default_factory=list)
-    """Of what became ready, the tasks with a key: they may have to ride with a runner."""
+    merging: list[int]
+    """Those with a key: they may have to ride with a runner that came meanwhile."""
+
+    @staticmethod
+    def of(rows: list[Any]) -> Moved:
+        return Moved(
+            count=sum(row["moved"] for row in rows),
+            places=[(row["channel"], row["rank"], row["no"]) for row in rows if "channel" in row],
+            merging=[no for row in rows for no in row["merging"] or ()],
+        )
 
 
 @dataclass(slots=True)
@@ -72,19 +80,11 @@ async def expire_leases(connection: Connection, ns: int, lease_nos: list[int]) -
 
 
 async def promote_scheduled(connection: Connection, ns: int, limit: int) -> Moved:
-    rows = await connection.fetch(statement("clock", "promote_scheduled"), ns, limit)
-    moved = _moved(rows, "n")
-    moved.merging = [no for row in rows for no in row["merging"] or ()]
-    return moved
+    return Moved.of(await connection.fetch(statement("clock", "promote_scheduled"), ns, limit))
 
 
-async def unpark(pool: Pool, ns: int, workgroup: int, limit: int) -> Moved:
-    return _moved(await pool.fetch(statement("hold", "unpark"), ns, workgroup, limit), "moved")
-
-
-def _moved(rows: list[Any], number: str) -> Moved:
-    places = [(row["channel"], row["rank"], row["no"]) for row in rows if row["channel"]]
-    return Moved(sum(row[number] for row in rows), places)
+async def unpark(connection: Connection, ns: int, workgroup: int, limit: int) -> Moved:
+    return Moved.of(await connection.fetch(statement("hold", "unpark"), ns, workgroup, limit))
 
 
 async def forget_claims(pool: Pool, ns: int) -> None:
@@ -120,10 +120,8 @@ async def resume_workgroup(pool: Pool, ns: int, workgroup: int) -> bool:
     return bool(await pool.fetch(statement("hold", "resume_workgroup"), ns, workgroup))
 
 
-async def park_held(pool: Pool, ns: int, limit: int) -> int:
-    rows = await pool.fetch(statement("hold", "park_held"), ns, limit)
-    moved: int = rows[0]["moved"]
-    return moved
+async def park_held(connection: Connection, ns: int, limit: int) -> Moved:
+    return Moved.of(await connection.fetch(statement("hold", "park_held"), ns, limit))
 
 
 async def parked_free(pool: Pool, ns: int) -> list[int]:

@@ -33,19 +33,16 @@ async def resume_channel(connection: Connection, ns: int, channel: int) -> bool:
     return bool(await connection.fetch(statement("pause", "resume_channel"), ns, channel))
 
 
-async def park_paused(connection: Connection, ns: int, *, tasks: list[int], groups: list[int]) -> None:
-    await connection.fetch(statement("pause", "park_paused"), ns, tasks, groups)
+async def park_paused(connection: Connection, ns: int, *, tasks: list[int], groups: list[int]) -> Moved:
+    return Moved.of(await connection.fetch(statement("pause", "park_paused"), ns, tasks, groups))
 
 
-async def park_front(pool: Pool, ns: int, limit: int) -> int:
-    rows = await pool.fetch(statement("pause", "park_front"), ns, limit)
-    moved: int = rows[0]["moved"]
-    return moved
+async def park_front(connection: Connection, ns: int, limit: int) -> Moved:
+    return Moved.of(await connection.fetch(statement("pause", "park_front"), ns, limit))
 
 
 async def unpark_paused(connection: Connection, ns: int, *, tasks: list[int], groups: list[int]) -> Moved:
-    rows = await connection.fetch(statement("pause", "unpark_paused"), ns, tasks, groups)
-    return Moved(sum(row["moved"] for row in rows), [(row["channel"], row["rank"], row["no"]) for row in rows])
+    return Moved.of(await connection.fetch(statement("pause", "unpark_paused"), ns, tasks, groups))
 
 
 async def count_held(connection: Connection, ns: int, group_no: int) -> int:

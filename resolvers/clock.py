@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from db.clock import Moved, expire_leases, overdue_leases, promote_scheduled
-from db.key import bring_twins, free_twins, merge_ready
+from db.clock import expire_leases, overdue_leases, promote_scheduled
+from db.key import bring_twins, free_twins
 from db.pool import Connection
 from resolvers.core import Core
 from resolvers.create import FAILED, READY, SCHEDULED
-from resolvers.follow import After, end_children
+from resolvers.follow import After, end_children, move
 
 
 async def expire(core: Core, limit: int) -> int:
@@ -38,13 +38,6 @@ async def expire(core: Core, limit: int) -> int:
 
 async def promote(core: Core, limit: int) -> int:
     """Make ready what was delayed until now, at most `limit`; answers how many."""
-
-    async def work(connection: Connection) -> Moved:
-        moved = await promote_scheduled(connection, core.ns, limit)
-        if moved.merging:
-            await merge_ready(connection, core.ns, moved.merging)
-        return moved
-
-    moved = await core.pool.run(work, transaction=True)
+    moved = await move(core, lambda connection: promote_scheduled(connection, core.ns, limit))
     core.wake(moved.places)
     return moved.count

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from db.clock import Moved
 from db.ending import doomed, settle_children
 from db.key import free_twins, merge_ready
 from db.lease import FreedRow, Place, release_leases
@@ -28,6 +29,22 @@ class After:
         core.wake(self.places)
         if self.due:
             core.due(min(self.due))
+
+
+async def move(core: Core, step: Callable[[Connection], Awaitable[Moved]]) -> Moved:
+    """A loop's step that makes tasks ready, or moves ready tasks aside or back, in a transaction of its own."""
+
+    async def work(connection: Connection) -> Moved:
+        return await merge_moved(connection, core.ns, await step(connection))
+
+    return await core.pool.run(work, transaction=True)
+
+
+async def merge_moved(connection: Connection, ns: int, moved: Moved) -> Moved:
+    """A runner that came while they moved may have found them in neither place."""
+    if moved.merging:
+        await merge_ready(connection, ns, moved.merging)
+    return moved
 
 
 async def end_children(

@@ -15,7 +15,7 @@ from db.task import Filter, matching_tasks, numbers_of_tasks
 from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import BadInput, Conflict, NotFound, TooLarge
-from resolvers.follow import After, end_children
+from resolvers.follow import After, end_children, merge_moved
 
 UNSETTLED = (0, 1, 2, 3, 4, 6)
 FAILED = (6,)
@@ -102,7 +102,7 @@ async def pause_tasks(core: Core, nos: list[int]) -> list[int]:
 
     async def work(connection: Connection) -> list[int]:
         paused = await rows.pause_tasks(connection, core.ns, nos)
-        await rows.park_paused(connection, core.ns, tasks=paused, groups=[])
+        await merge_moved(connection, core.ns, await rows.park_paused(connection, core.ns, tasks=paused, groups=[]))
         return paused
 
     return await core.pool.run(work, transaction=True, planned=True)
@@ -113,7 +113,8 @@ async def resume_tasks(core: Core, nos: list[int]) -> list[int]:
 
     async def work(connection: Connection) -> tuple[list[int], Moved]:
         resumed = await rows.resume_tasks(connection, core.ns, nos)
-        return resumed, await rows.unpark_paused(connection, core.ns, tasks=resumed, groups=[])
+        moved = await rows.unpark_paused(connection, core.ns, tasks=resumed, groups=[])
+        return resumed, await merge_moved(connection, core.ns, moved)
 
     resumed, moved = await core.pool.run(work, transaction=True, planned=True)
     await _wake(core, moved)
@@ -125,7 +126,8 @@ async def pause_group(core: Core, group_id: object) -> tuple[GroupRow, int]:
 
     async def work(connection: Connection) -> int:
         paused = await rows.pause_groups(connection, core.ns, [group.group_no])
-        await rows.park_paused(connection, core.ns, tasks=[], groups=[group.group_no])
+        moved = await rows.park_paused(connection, core.ns, tasks=[], groups=[group.group_no])
+        await merge_moved(connection, core.ns, moved)
         return await rows.count_held(connection, core.ns, group.group_no) if paused else 0
 
     group = await _group(core, group_id)
@@ -139,6 +141,7 @@ async def resume_group(core: Core, group_id: object) -> tuple[GroupRow, int]:
     async def work(connection: Connection) -> tuple[int, Moved]:
         resumed = await rows.resume_group(connection, core.ns, group.group_no)
         moved = await rows.unpark_paused(connection, core.ns, tasks=[], groups=[group.group_no])
+        await merge_moved(connection, core.ns, moved)
         return await rows.count_held(connection, core.ns, group.group_no) if resumed else 0, moved
 
     group = await _group(core, group_id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from db.clock import channels_of_workgroups, resume_workgroup, suspend_workgroups, unpark
 from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import NotFound
+from resolvers.follow import move
 
 BATCH = 1000
 """Tasks moved aside or back by one statement (some 10 ms)."""
@@ -39,11 +42,11 @@ async def release_held(core: Core, workgroups: list[int]) -> None:
     In a statement of its own after the end of the suspension, batch by batch; a batch that another moves is skipped.
     """
     for workgroup in workgroups:
-        while True:
-            moved = await unpark(core.pool, core.ns, workgroup, BATCH)
+        moved_all = False
+        while not moved_all:
+            moved = await move(core, partial(unpark, ns=core.ns, workgroup=workgroup, limit=BATCH))
             core.wake(moved.places)
-            if moved.count < BATCH:
-                break
+            moved_all = moved.count < BATCH
     core.wake(await channels_of_workgroups(core.pool, core.ns, workgroups))
 
 

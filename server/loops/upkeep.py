@@ -6,6 +6,7 @@ from db.clock import fold_events, forget_claims, park_held
 from db.key import forget_ended_keys
 from db.pause import forget_ended_pauses, park_front
 from resolvers.core import Core
+from resolvers.follow import move
 from resolvers.workgroup import BATCH
 from schema.context import Services
 from server.loops.run import pause
@@ -20,8 +21,9 @@ async def fold(core: Core) -> None:
 
 
 async def park(core: Core) -> None:
-    moved = max(await park_held(core.pool, core.ns, BATCH), await park_front(core.pool, core.ns, BATCH))
-    await pause(core.rhythm.floor / 2 if moved < BATCH else 0.01)
+    held = await move(core, lambda connection: park_held(connection, core.ns, BATCH))
+    paused = await move(core, lambda connection: park_front(connection, core.ns, BATCH))
+    await pause(core.rhythm.floor / 2 if max(held.count, paused.count) < BATCH else 0.01)
 
 
 async def workers(services: Services) -> None:

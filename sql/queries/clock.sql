@@ -111,7 +111,8 @@ told as (
   insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
   select $1, 3, 1, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
   from gone having count(*) > 0)
-select channel, min(rank) as rank, min(no) as no, count(*)::int as n, array_agg(no) filter (where key is not null) as merging
+select channel, min(rank) as rank, min(no) as no, count(*)::int as moved,
+  array_agg(no) filter (where key is not null) as merging
 from gone group by channel;
 
 -- name: forget_claims

@@ -40,7 +40,7 @@ with gone as (
 aside as (
   insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at)
   select $1, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at from gone)
-select count(*)::int as moved from gone;
+select count(*)::int as moved, array_agg(no) filter (where key is not null) as merging from gone;
 
 -- name: parked_free
 -- Workgroups with tasks aside that nothing holds any more. A loose index scan: as many steps as there are workgroups
@@ -64,7 +64,9 @@ with gone as (
 back as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at)
   select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at from gone)
-select channel, min(rank) as rank, min(no) as no, count(*)::int as moved from gone group by channel;
+select channel, min(rank) as rank, min(no) as no, count(*)::int as moved,
+  array_agg(no) filter (where key is not null) as merging
+from gone group by channel;
 
 -- name: end_holds
 -- Removes the rows of suspensions that are over. $1 ns

@@ -26,17 +26,25 @@ select $1, channel, key, no from task where ns = $1 and no = any ($2::bigint[]) 
 on conflict do nothing;
 
 -- name: merge_ready
--- Tasks that this transaction has made ready: those whose key has a runner ride with it. $1 ns $2 numbers of tasks that merge
+-- Tasks that this transaction has made ready, or moved aside or back: those whose key has a runner ride with it. A runner
+-- that comes now waits for this transaction, and then takes in what it finds. $1 ns $2 numbers of tasks that merge
 with t as materialized (select no, channel, key, rank from task where ns = $1 and no = any ($2::bigint[])),
 seat as (
   insert into runner as r (ns, channel, key)
   select distinct $1::int, channel, key from t order by channel, key
   on conflict (ns, channel, key) do update set no = r.no
   returning channel, key, no),
-gone as (
+from_ready as (
   delete from ready x using t join seat s using (channel, key)
   where s.no is not null and x.ns = $1 and x.channel = t.channel and x.rank = t.rank and x.no = t.no
-  returning x.*, s.no as into_no),
+  returning x.no, s.no as into_no, x.channel, x.rank, x.workgroup, x.group_no, x.attempt, x.remaining, x.failures, x.key,
+    x.ready_at),
+from_parked as (
+  delete from parked x using t join seat s using (channel, key)
+  where s.no is not null and x.ns = $1 and x.no = t.no
+  returning x.no, s.no as into_no, x.channel, x.rank, x.workgroup, x.group_no, x.attempt, x.remaining, x.failures, x.key,
+    x.ready_at),
+gone as materialized (select * from from_ready union all select * from from_parked),
 ride as (
   insert into merged (ns, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at)
   select $1, no, into_no, channel, rank, workgroup, group_no, attempt, remaining, failures, key, ready_at from gone),

@@ -76,7 +76,7 @@ gone as (
 aside as (
   insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at, paused)
   select $1, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at, true from gone)
-select count(*)::int as moved from gone;
+select count(*)::int as moved, array_agg(no) filter (where key is not null) as merging from gone;
 
 -- name: park_front
 -- What became ready since: the front of each channel is looked through, where claims look. $1 ns $2 at most so many of each
@@ -101,7 +101,7 @@ gone as (
 aside as (
   insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at, paused)
   select $1, workgroup, rank, no, channel, group_no, attempt, remaining, failures, key, ready_at, true from gone)
-select count(*)::int as moved from gone;
+select count(*)::int as moved, array_agg(no) filter (where key is not null) as merging from gone;
 
 -- name: unpark_paused
 -- After the pause was lifted: what nothing else pauses goes back among the ready. $1 ns $2 tasks $3 groups
@@ -122,7 +122,9 @@ gone as (
 back as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at)
   select $1, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at from gone)
-select channel, min(rank) as rank, min(no) as no, count(*)::int as moved from gone group by channel;
+select channel, min(rank) as rank, min(no) as no, count(*)::int as moved,
+  array_agg(no) filter (where key is not null) as merging
+from gone group by channel;
 
 -- name: count_held
 -- Ready tasks of a group. $1 ns $2 group number

@@ -894,7 +894,7 @@ def test_lives_go_as_the_model_says(dsn: str) -> None:
 @pytest.mark.timeout(7200)
 def test_many_lives_go_as_the_model_says(dsn: str) -> None:
     """Other steps in every run."""
-    world = live(dsn, 260, 50)
+    world = live(dsn, 340, 50)
     print(f"{world.steps.total()} steps: {dict(world.steps)}; compared: {dict(world.seen)}")
     assert world.steps.total() >= 10_000
     if FEATURES == ALL_FEATURES:

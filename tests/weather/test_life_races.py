@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 
 from db.clock import promote_scheduled
-from db.statements import statement
+from db.pause import park_front, unpark_paused
 from resolvers.draft import new_id
+from resolvers.follow import merge_moved
 from tests.support.races import NS, servers_wait_for_locks, two_servers
 
 CANCEL = "mutation($ids: [ID!], $d: Boolean) { cancelTasks(ids: $ids, descendants: $d) { affected } }"
@@ -202,6 +203,32 @@ async def test_a_cancel_of_descendants_takes_what_is_hung_below_meanwhile(dsn: s
         assert await one.states(group) == {"x": "CANCELLED", "y": "CANCELLED", "late": "CANCELLED"}
 
 
+COLUMNS = "ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at"
+ALL_BACK = f"with g as (delete from parked returning {COLUMNS}) insert into ready ({COLUMNS}) select {COLUMNS} from g"
+
+
+@pytest.mark.parametrize("way", ["aside", "back"])
+async def test_a_twin_that_is_moved_while_its_runner_is_claimed_rides_with_it(dsn: str, way: str) -> None:
+    """The claim finds it in neither place: who moves it looks for a runner after that."""
+    async with two_servers(dsn) as (one, two, a, eye):
+        made = await one.create({"name": "twin", "key": "k"}, isPaused=True)
+        twin = made["tasks"][0]["id"]
+        runner = (await one.create({"name": "runner", "key": "k"}))["tasks"][0]["id"]
+        async with a.transaction():
+            if way == "aside":
+                await a.execute(ALL_BACK)
+                moved = await park_front(a, NS, 10)
+            else:
+                await a.execute("delete from pause")
+                moved = await unpark_paused(a, NS, tasks=[await a.fetchval("select no from parked")], groups=[])
+            assert moved.count == 1
+            claiming = asyncio.ensure_future(two.claim(9))
+            await servers_wait_for_locks(eye)
+            await merge_moved(a, NS, moved)
+        assert [lease["task"]["id"] for lease in await claiming] == [runner]
+        assert (await one.task(twin, "state mergedInto { id }")) == {"state": "MERGED", "mergedInto": {"id": runner}}
+
+
 # -- pauses ----------------------------------------------------------------------------------------------------------
 
 
@@ -224,10 +251,8 @@ async def test_a_resume_waits_for_who_moves_the_groups_tasks_aside_and_moves_the
     async with two_servers(dsn) as (one, two, a, eye):
         made = await one.create({"name": "x"}, isPaused=True)
         async with a.transaction():
-            columns = "ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at"
-            back = f"with g as (delete from parked returning {columns}) insert into ready ({columns}) select {columns} from g"
-            await a.execute(back)
-            assert (await a.fetch(statement("pause", "park_front"), NS, 10))[0]["moved"] == 1
+            await a.execute(ALL_BACK)
+            assert (await park_front(a, NS, 10)).count == 1
             resuming = asyncio.ensure_future(two.ask(RESUME_GROUP, id=made["taskGroup"]["id"]))
             await servers_wait_for_locks(eye)
         await resuming

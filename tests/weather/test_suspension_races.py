@@ -112,7 +112,7 @@ async def test_rows_parked_while_a_resume_runs_are_freed_by_the_sweep(stage: Sta
     no = await stage.graph({"x": (), "y": ()}, workgroup=WORKGROUP)
     await suspend_workgroups(stage.c, NS, [(WORKGROUP, 60, None)])
     async with stage.a.transaction():
-        assert await park_held(stage.a, NS, 100) == 2
+        assert (await park_held(stage.a, NS, 100)).count == 2
         assert await resume_workgroup(stage.b, NS, WORKGROUP)
         assert (await unpark(stage.b, NS, WORKGROUP, 100)).count == 0
         assert await parked_free(stage.b, NS) == []
@@ -126,7 +126,7 @@ async def test_a_server_frees_rows_that_were_parked_while_a_resume_ran(dsn: str)
     async with stage_on(dsn) as stage:
         no = await stage.graph({"x": (), "y": ()}, workgroup=WORKGROUP)
         await suspend_workgroups(stage.c, NS, [(WORKGROUP, 60, None)])
-        assert await park_held(stage.a, NS, 100) == 2
+        assert (await park_held(stage.a, NS, 100)).count == 2
         await stage.eye.execute("delete from hold")
         async with crew_on(dsn) as crew:
             leases = await crew.claim(10, waitSeconds=LONG)
@@ -138,7 +138,7 @@ async def test_parking_passes_by_what_a_claim_takes_and_a_claim_by_what_is_parke
     async with stage.a.transaction():
         (taken,) = await stage.claim(1, stage.a)
         await suspend_workgroups(stage.c, NS, [(WORKGROUP, 60, None)])
-        assert await park_held(stage.b, NS, 100) == 1
+        assert (await park_held(stage.b, NS, 100)).count == 1
     await resume_workgroup(stage.c, NS, WORKGROUP)
     async with stage.a.transaction():
         assert (await unpark(stage.a, NS, WORKGROUP, 100)).count == 1
@@ -150,7 +150,7 @@ async def test_parking_passes_by_what_a_claim_takes_and_a_claim_by_what_is_parke
 async def test_two_servers_that_unpark_at_once_move_each_task_once(stage: Stage) -> None:
     await stage.graph({f"t{n}": () for n in range(30)}, workgroup=WORKGROUP)
     await suspend_workgroups(stage.c, NS, [(WORKGROUP, 60, None)])
-    assert await park_held(stage.c, NS, 100) == 30
+    assert (await park_held(stage.c, NS, 100)).count == 30
     await resume_workgroup(stage.c, NS, WORKGROUP)
     async with stage.a.transaction():
         assert (await unpark(stage.a, NS, WORKGROUP, 10)).count == 10
