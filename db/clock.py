@@ -58,9 +58,13 @@ class Beat:
     prolonged: int
 
 
-async def next_due(pool: Pool, ns: int) -> float | None:
-    """Seconds until the next lease, delay or suspension ends (negative when one is overdue)."""
-    rows = await pool.fetch(statement("clock", "next_due"), ns)
+EVER = 3e9
+"""However long ago, in seconds."""
+
+
+async def next_due(pool: Pool, ns: int, back: float = EVER) -> float | None:
+    """Seconds until the next lease, delay or suspension ends (negative when one is overdue, by at most `back`)."""
+    rows = await pool.fetch(statement("clock", "next_due"), ns, back)
     value: float | None = rows[0]["due_in"]
     return value
 
@@ -70,8 +74,10 @@ async def beat(pool: Pool, ns: int, longest_silence: float, grace: float) -> Bea
     return Beat(*rows[0])
 
 
-async def overdue_leases(connection: Connection, ns: int, longest_silence: float, limit: int) -> list[OverdueRow]:
-    rows = await connection.fetch(statement("clock", "overdue_leases"), ns, longest_silence, limit)
+async def overdue_leases(
+    connection: Connection, ns: int, longest_silence: float, limit: int, back: float = EVER
+) -> list[OverdueRow]:
+    rows = await connection.fetch(statement("clock", "overdue_leases"), ns, longest_silence, limit, back)
     return [OverdueRow(*row) for row in rows]
 
 
@@ -79,8 +85,8 @@ async def expire_leases(connection: Connection, ns: int, lease_nos: list[int]) -
     return [ExpiredRow(*row) for row in await connection.fetch(statement("clock", "expire_leases"), ns, lease_nos)]
 
 
-async def promote_scheduled(connection: Connection, ns: int, limit: int) -> Moved:
-    return Moved.of(await connection.fetch(statement("clock", "promote_scheduled"), ns, limit))
+async def promote_scheduled(connection: Connection, ns: int, limit: int, back: float = EVER) -> Moved:
+    return Moved.of(await connection.fetch(statement("clock", "promote_scheduled"), ns, limit, back))
 
 
 async def unpark(connection: Connection, ns: int, workgroup: int, limit: int) -> Moved:
@@ -91,8 +97,11 @@ async def forget_claims(pool: Pool, ns: int) -> None:
     await pool.fetch(statement("clock", "forget_claims"), ns)
 
 
-async def ready_channels(pool: Pool, ns: int, channels: list[int]) -> list[int]:
-    return [row["channel"] for row in await pool.fetch(statement("clock", "ready_channels"), ns, channels)]
+async def ready_channels(pool: Pool, ns: int, start: list[Place]) -> list[int]:
+    rows = await pool.fetch(
+        statement("clock", "ready_channels"), ns, [s[0] for s in start], [s[1] for s in start], [s[2] for s in start]
+    )
+    return [row["channel"] for row in rows]
 
 
 async def fold_events(pool: Pool, ns: int) -> None:

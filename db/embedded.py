@@ -36,7 +36,7 @@ _OPTIONS = {
     "shared_preload_libraries": "pg_stat_statements",
     # Local logins are trusted: only the server's own user and root get at the socket.
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
+    "max_connections": "400",
     "max_wal_size": "1GB",
     "log_timezone": "UTC",
 }

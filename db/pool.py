@@ -31,6 +31,9 @@ SESSION = {
     "plan_cache_mode": "force_generic_plan",
 }
 
+LOCAL = "; ".join(f"set local {name} = '{value}'" for name, value in SESSION.items())
+"""The same for one transaction: through a pooler in transaction mode the next one has another session."""
+
 REPLAN = "discard plans"
 REPLAN_SECONDS = 1.0
 """A connection's plans are made anew after so long. PostgreSQL keeps them until the next ANALYZE: those made while the tables
@@ -42,12 +45,17 @@ async def _keep(_: Any) -> None:
 
 
 class Pool:
-    """A bounded pool on `dsn`. Statements of one call go through `run`, which repeats them while the weather is bad."""
+    """A bounded pool on `dsn`. Statements of one call go through `run`, which repeats them while the weather is bad.
 
-    def __init__(self, dsn: str, *, size: int = 16, patience: float = 20.0) -> None:
+    `through_pooler`: `dsn` leads to PgBouncer or its like in transaction mode, so nothing outlives a transaction: each call is
+    one, with its own settings, and no statement is prepared for later.
+    """
+
+    def __init__(self, dsn: str, *, size: int = 16, patience: float = 20.0, through_pooler: bool = False) -> None:
         self.dsn = dsn
         self.size = size
         self.patience = patience
+        self._through_pooler = through_pooler
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._planned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
@@ -60,7 +68,7 @@ class Pool:
             command_timeout=40,
             timeout=10,
             reset=_keep,
-            server_settings=SESSION,
+            **({"statement_cache_size": 0} if self._through_pooler else {"server_settings": SESSION}),
         )
 
     async def close(self) -> None:
@@ -106,10 +114,13 @@ class Pool:
         if self._pool is None:
             raise DatabaseUnavailable("the server is stopping")
         async with self._pool.acquire(timeout=10) as connection:
-            await self._replan(connection)
-            if not transaction:
-                return await work(connection)
+            if not self._through_pooler:
+                await self._replan(connection)
+                if not transaction:
+                    return await work(connection)
             async with connection.transaction():
+                if self._through_pooler:
+                    await connection.execute(LOCAL)
                 if planned:
                     await connection.execute("set local plan_cache_mode = force_custom_plan")
                 return await work(connection)

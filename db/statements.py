@@ -36,8 +36,10 @@ def _without(kind: str, body: str) -> str:
 
 @cache
 def statement(noun: str, name: str) -> str:
-    """One statement, as `/* name */ …`, so that pg_stat_statements and logs tell which it is."""
-    return f"/* {name} */ {load(noun)[name]}"
+    """One statement, as `with /* name */ …`, so that logs and pg_stat_statements (which drops a comment before the first word)
+    tell which it is."""
+    first, rest = load(noun)[name].split(maxsplit=1)
+    return f"{first} /* {name} */ {rest}"
 
 
 def _without_header(body: str) -> str:

@@ -10,12 +10,12 @@ from resolvers.create import FAILED, READY, SCHEDULED
 from resolvers.follow import After, end_children, move
 
 
-async def expire(core: Core, limit: int) -> int:
-    """Take back leases that ran out, at most `limit`; answers how many."""
+async def expire(core: Core, limit: int, back: float) -> int:
+    """Take back leases that ran out within the last `back` seconds, at most `limit`; answers how many."""
 
     async def work(connection: Connection) -> tuple[int, After]:
         after = After()
-        overdue = await overdue_leases(connection, core.ns, core.rhythm.longest_silence, limit)
+        overdue = await overdue_leases(connection, core.ns, core.rhythm.longest_silence, limit, back)
         if not overdue:
             return 0, after
         # A time-out is a failure, which twins share; a lost lease is the runner's alone.
@@ -36,8 +36,8 @@ async def expire(core: Core, limit: int) -> int:
     return count
 
 
-async def promote(core: Core, limit: int) -> int:
-    """Make ready what was delayed until now, at most `limit`; answers how many."""
-    moved = await move(core, lambda connection: promote_scheduled(connection, core.ns, limit))
+async def promote(core: Core, limit: int, back: float) -> int:
+    """Make ready what was delayed until now or at most `back` seconds ago, at most `limit`; answers how many."""
+    moved = await move(core, lambda connection: promote_scheduled(connection, core.ns, limit, back))
     core.wake(moved.places)
     return moved.count

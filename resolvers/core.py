@@ -32,8 +32,12 @@ class Rhythm:
     beat: float = 1.0
     floor: float = 1.0
     """A poll at least this often, in case a hint was lost."""
+    listen_ping: float = 5.0
+    """How often the connection that listens to other servers must show that it still stands."""
     ping: float = 15.0
     """How often the workers heard of are written down."""
+    vacuum: float = 10.0
+    """How often hot tables are looked at for dead rows."""
     worker_silence: float = 60.0
     """A worker not heard of for so long is not alive."""
 

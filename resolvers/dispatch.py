@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -38,6 +39,8 @@ from resolvers.follow import give_back
 _FROM_START = (-(1 << 31), 0)
 _ROUND = 5000
 _IN_FULL = 10.0
+_LOOK_SHARE = 20
+"""Looking from the start of the channels takes one part in so many of the time."""
 
 Channels = tuple[str, ...]
 
@@ -80,6 +83,8 @@ class _Waiter:
     """Its wait is over: it is answered after the round it is in."""
     askers: int = 1
     """How many copies of the claim wait for the answer; at 0 nobody does."""
+    looked: bool = False
+    """It has been in a round that looked from the start of each channel: from then on hints and the floor poll tell."""
 
 
 @dataclass
@@ -95,7 +100,8 @@ class Dispatcher:
     _in_full: float = 0.0
     """Until when claims are made in full: there are keys or pauses."""
     _in_round: Channels = ()
-    _looked: float = 0.0
+    _next_look: float = 0.0
+    """When to look from the start of the channels again, whatever is remembered."""
     _running: asyncio.Task[None] | None = None
     _draining: bool = False
 
@@ -166,10 +172,13 @@ class Dispatcher:
         self._waiting.setdefault(claim.channels, []).append(waiter)
         if claim.claim_id is not None:
             self._by_claim_id[claim.claim_id] = waiter
-        known_dry = time.monotonic() - self._dry.get(claim.channels, -1e9) < self.core.rhythm.floor * 2
-        if not claim.wait or not known_dry:
+        if not claim.wait or not self._is_fresh(self._dry.get(claim.channels, -1e9)):
             self._kick([claim.channels])
         return waiter
+
+    def _is_fresh(self, since: float) -> bool:
+        """What was known then still holds: the floor poll would have found out, or does so now."""
+        return time.monotonic() - since < self.core.rhythm.floor * 2
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._queue(waiter):
@@ -184,12 +193,10 @@ class Dispatcher:
         self._returning = asyncio.create_task(give_back(self.core, pairs))
 
     def _give_up(self, waiter: _Waiter) -> None:
-        """Its wait is over. One with a claim id is looked up once more: a copy at another server may have claimed."""
+        """Its wait is over; one that is in a round is answered after that."""
         waiter.over = True
-        if waiter in self._queue(waiter) and waiter.claim.claim_id is None:
+        if waiter in self._queue(waiter):
             self._answer(waiter, [])
-        elif waiter in self._queue(waiter):
-            self._kick([waiter.claim.channels])
 
     def _answer(self, waiter: _Waiter, granted: Granted) -> None:
         self._remove(waiter)
@@ -224,6 +231,12 @@ class Dispatcher:
             del self._dry[channels]
         self._kick(woken)
 
+    def sweep(self) -> None:
+        """Hints may have been lost: all who wait look, from the start of each channel."""
+        self._front.clear()
+        self._dry.clear()
+        self._kick([*self._waiting, self._in_round])
+
     def _kick(self, sets: list[Channels]) -> None:
         self._dirty.update(sets)
         self._dirty.discard(())
@@ -242,16 +255,22 @@ class Dispatcher:
         """How many claims wait."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def idle(self) -> bool:
+        """No round runs."""
+        return self._running is None
+
     async def floor(self) -> None:
         """One poll under all hints."""
         await asyncio.sleep(self.core.rhythm.floor * random.uniform(0.9, 1.1))
         if not self._waiting:
             return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
-        ready = set(await ready_channels(self.core.pool, self.core.ns, sorted(numbers.values())))
+        async with self._starts(sorted(numbers.values())) as start:
+            ready = set(await ready_channels(self.core.pool, self.core.ns, start))
         names = {name for name, number in numbers.items() if number in ready}
-        self._front.clear()
         now = time.monotonic()
+        self._dry = {channels: since for channels, since in self._dry.items() if self._is_fresh(since)}
         for channels in self._waiting:
             if names.isdisjoint(channels):
                 self._dry[channels] = now
@@ -296,10 +315,14 @@ class Dispatcher:
         numbers = sorted((await self.core.channels.known(channels)).values())
         wanted = sum(w.claim.limit for w in waiters)
         hungry, claimed = await self._deal(numbers, waiters)
-        if hungry and self._forget(numbers):
+        new = [w for w in hungry if not w.looked]
+        if new and self._forget(numbers):
             # Another server may have made something ready before the remembered key: look from the start.
-            hungry, more = await self._deal(numbers, hungry)
+            still, more = await self._deal(numbers, new)
+            hungry = [w for w in hungry if w.looked] + still
             claimed += more
+        for waiter in hungry:
+            waiter.looked = True
         if hungry:
             await self._look_up(hungry)
         self._settle(channels, hungry, short=claimed < wanted)
@@ -348,21 +371,18 @@ class Dispatcher:
     async def _claim(self, numbers: list[int], waiters: list[_Waiter]) -> list[ClaimedRow]:
         if not numbers or not waiters:
             return []
-        if time.monotonic() - self._looked > self.core.rhythm.floor:
-            self._front.clear()
-            self._looked = time.monotonic()
-        start = [(n, *self._front.get(n, _FROM_START)) for n in numbers]
         requests = [
             ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
         ]
         rows: list[ClaimedRow] = []
         again = 1
-        if time.monotonic() > self._in_full:
-            rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
-            if again:
-                self._in_full = time.monotonic() + _IN_FULL
-        while again and not rows:
-            rows, again = await self.core.pool.run(lambda c: claim_tasks_full(c, self.core.ns, start, requests))
+        async with self._starts(numbers) as start:
+            if time.monotonic() > self._in_full:
+                rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+                if again:
+                    self._in_full = time.monotonic() + _IN_FULL
+            while again and not rows:
+                rows, again = await self.core.pool.run(lambda c: claim_tasks_full(c, self.core.ns, start, requests))
         runners = [row.no for row in rows if row.merges]
         if runners:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
@@ -370,6 +390,19 @@ class Dispatcher:
         if rows:
             self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
         return rows
+
+    @asynccontextmanager
+    async def _starts(self, numbers: list[int]) -> AsyncIterator[list[Place]]:
+        """Where to look from in each channel. From the start once in a while, in case a hint was lost: that passes over all rows
+        that died since the oldest snapshot in the database, so it may take at most a small share of the time."""
+        began = time.monotonic()
+        whole = began >= self._next_look
+        if whole:
+            self._front.clear()
+        yield [(n, *self._front.get(n, _FROM_START)) for n in numbers]
+        if whole:
+            ended = time.monotonic()
+            self._next_look = ended + max(self.core.rhythm.floor, (ended - began) * _LOOK_SHARE)
 
     def _remember(self, rows: list[ClaimedRow]) -> None:
         for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from db.errors import OUTAGE, DatabaseUnavailable
+from db.lease import Place
 from db.namespace import lease_key, namespace_number
 from db.pool import Pool
 from resolvers.core import Core, Limits, Rhythm
@@ -25,7 +27,9 @@ from schema.root import schema
 from server import graphiql
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
+from server.loops.hints import Hints
 from server.loops.run import forever
+from server.loops.vacuum import Vacuum
 from server.settings import Settings
 from server.transports.http import GraphQLOverHTTP
 
@@ -36,13 +40,18 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        pool = Pool(dsn, size=settings.pool_size, patience=settings.patience_seconds)
+        pool = Pool(
+            dsn,
+            size=settings.pool_size,
+            patience=settings.patience_seconds,
+            through_pooler=settings.database_direct_url is not None,
+        )
         await pool.open()
         try:
             made = await make_services(pool, settings, rhythm or Rhythm())
             services.append(made)
             app.state.services = made
-            async with running_loops(made):
+            async with running_loops(made, settings.database_direct_url or dsn):
                 yield
         finally:
             services.clear()
@@ -83,9 +92,15 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
 
 
 @asynccontextmanager
-async def running_loops(services: Services) -> AsyncIterator[None]:
-    core, clock = services.core, Clock(services.core)
-    core.wake, core.due = services.dispatcher.wake, clock.due
+async def running_loops(services: Services, direct_dsn: str) -> AsyncIterator[None]:
+    core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
+    hints = Hints(core, dispatcher, direct_dsn, services.version)
+
+    def wake(places: list[Place]) -> None:
+        dispatcher.wake(places)
+        hints.tell(places)
+
+    core.wake, core.due = wake, clock.due
     # The first beat comes before any sweep: it prolongs what stood when the last server went.
     await heartbeat.once(core)
     steps = {
@@ -95,7 +110,11 @@ async def running_loops(services: Services) -> AsyncIterator[None]:
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),
-        "floor": services.dispatcher.floor,
+        "floor": dispatcher.floor,
+        "announce": hints.announce,
+        "hints": hints.send,
+        "listen": hints.listen,
+        "vacuum": Vacuum(core, direct_dsn).step,
     }
     loops = [asyncio.create_task(forever(name, step), name=name) for name, step in steps.items()]
     try:
@@ -107,6 +126,8 @@ async def running_loops(services: Services) -> AsyncIterator[None]:
         await services.creator.gather.idle()
         await services.finisher.completions.idle()
         await services.finisher.failures.idle()
+        with suppress(DatabaseUnavailable, *OUTAGE):
+            await asyncio.wait_for(hints.withdraw(), 1)
 
 
 async def _healthz(_: Request) -> Response:

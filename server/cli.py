@@ -27,17 +27,29 @@ _START_SECONDS = 90.0
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [CREW_HOST; 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [CREW_PORT; 8000]; 0 picks a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes on that port [CREW_WORKERS; 1].")] = None,
 ) -> None:
     """Run the server until SIGTERM. Without DATABASE_URL it runs its own PostgreSQL in CREW_DATA_DIR."""
     from server.logs import configure
     from server.serve import serve as run
 
-    settings = _settings(host, port)
+    settings = _settings(host, port, workers)
     configure(settings)
     try:
         run(settings)
     except (OSError, RuntimeError) as error:
         _fail(str(error))
+
+
+@app.command("serve-worker", hidden=True)
+def serve_worker(descriptor: int, parent: int) -> None:
+    """One of the processes of `serve --workers`."""
+    from server.logs import configure
+    from server.serve import serve_worker as run
+
+    settings = _settings()
+    configure(settings)
+    run(settings, descriptor, parent)
 
 
 @app.command()
@@ -47,8 +59,9 @@ def migrate() -> None:
     from server.serve import database
 
     try:
-        with database(_settings(None, None)) as (dsn, _):
-            applied = asyncio.run(run(dsn))
+        settings = _settings()
+        with database(settings) as (dsn, _):
+            applied = asyncio.run(run(settings.database_direct_url or dsn))
     except (OSError, RuntimeError) as error:
         _fail(str(error))
     typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
@@ -97,8 +110,9 @@ def schema(write: Annotated[bool, typer.Option("--write", help="Write schema/cre
         typer.echo(sdl(), nl=False)
 
 
-def _settings(host: str | None, port: int | None) -> Settings:
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+def _settings(host: str | None = None, port: int | None = None, workers: int | None = None) -> Settings:
+    options = {"host": host, "port": port, "workers": workers}
+    given = {name: value for name, value in options.items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValueError as error:

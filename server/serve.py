@@ -1,13 +1,16 @@
-"""One server process: the database (its own or a given one), migrations, uvicorn, and a clean end on SIGTERM."""
+"""The database (its own or a given one), migrations, one server process or several, and a clean end on SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
+import os
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Coroutine, Iterator
 
 import structlog
 import uvicorn
@@ -16,6 +19,7 @@ from db.embedded import EmbeddedPostgres
 from db.migrate import migrate
 from server.app import create_app
 from server.settings import Settings
+from server.workers import Workers
 
 log = structlog.get_logger("crew")
 _LOOK_AFTER_SECONDS = 0.25
@@ -64,7 +68,27 @@ def database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT: stop accepting, finish requests, leave leases as they are."""
     with contextlib.closing(listen(settings)) as listener, database(settings) as (dsn, embedded):
-        asyncio.run(_serve(settings, dsn, embedded, listener))
+        for name in asyncio.run(migrate(settings.database_direct_url or dsn)):
+            log.info("migrated", migration=name)
+        host, port = listener.getsockname()[:2]
+        log.info(
+            "serving",
+            url=f"http://{host}:{port}/graphql",
+            database="embedded" if embedded else "DATABASE_URL",
+            workers=settings.workers,
+        )
+        if settings.workers > 1:
+            Workers(settings, dsn, listener).run(functools.partial(_ensure, embedded))
+        else:
+            asyncio.run(_serve(settings, dsn, listener, _look_after(embedded) if embedded else None))
+        log.info("stopped")
+
+
+def serve_worker(settings: Settings, descriptor: int, parent: int) -> None:
+    """One of several processes: accepts from the parent's socket, and stops when the parent is gone."""
+    assert settings.database_url is not None, "given by the parent"
+    with socket.socket(fileno=descriptor) as listener:
+        asyncio.run(_serve(settings, settings.database_url, listener, _stop_without(parent)))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -82,9 +106,9 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None, listener: socket.socket) -> None:
-    for name in await migrate(dsn):
-        log.info("migrated", migration=name)
+async def _serve(
+    settings: Settings, dsn: str, listener: socket.socket, watch: Coroutine[None, None, None] | None
+) -> None:
     # What is loaded by now lives as long as the process; batches of thousands of rows should not set off collections.
     gc.collect()
     gc.freeze()
@@ -102,24 +126,33 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
         server_header=False,
         date_header=False,
     )
-    host, port = listener.getsockname()[:2]
-    log.info("serving", url=f"http://{host}:{port}/graphql", database="embedded" if embedded else "DATABASE_URL")
-    keeper = asyncio.create_task(_look_after(embedded)) if embedded else None
+    watching = asyncio.create_task(watch) if watch else None
     try:
         await Server(config).serve(sockets=[listener])
     finally:
-        if keeper is not None:
-            keeper.cancel()
-    log.info("stopped")
+        if watching is not None:
+            watching.cancel()
+
+
+async def _stop_without(parent: int) -> None:
+    """A worker without its parent would keep the port, and nobody would start it again."""
+    while os.getppid() == parent:
+        await asyncio.sleep(_LOOK_AFTER_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _look_after(embedded: EmbeddedPostgres) -> None:
-    """Starts the embedded PostgreSQL again when it dies. In this thread: its end is tied to the thread that starts it."""
+    """In this thread: the end of the embedded PostgreSQL is tied to the thread that starts it."""
     while True:
         await asyncio.sleep(_LOOK_AFTER_SECONDS)
-        try:
-            if embedded.ensure():
-                log.warning("the embedded PostgreSQL had died and was started again")
-        except Exception:
-            log.exception("the embedded PostgreSQL cannot be started; trying again")
-            await asyncio.sleep(1)
+        _ensure(embedded)
+
+
+def _ensure(embedded: EmbeddedPostgres | None) -> None:
+    """Starts the embedded PostgreSQL again when it has died."""
+    try:
+        if embedded is not None and embedded.ensure():
+            log.warning("the embedded PostgreSQL had died and was started again")
+    except Exception:
+        log.exception("the embedded PostgreSQL cannot be started; trying again")
+        time.sleep(1)

@@ -20,6 +20,12 @@ class Settings(BaseSettings):
         validation_alias="DATABASE_URL",
         description="PostgreSQL 15 or newer; without it the server starts its own in the data directory.",
     )
+    database_direct_url: str | None = Field(
+        None,
+        validation_alias="DATABASE_DIRECT_URL",
+        description="When DATABASE_URL leads to a pooler in transaction mode (PgBouncer): past it, for LISTEN and migrations.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Server processes on the port.")
     data_dir: Path = Field(Path(".crew"), description="Where the embedded database keeps its data.")
     pool_size: int = Field(16, ge=2, le=100, description="Database connections of one server process.")
     patience_seconds: float = Field(20.0, ge=0, description="How long a call waits for a database that is away.")

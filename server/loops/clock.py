@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from db.clock import end_holds, next_due, parked_free
+from db.clock import EVER, end_holds, next_due, parked_free
 from resolvers.clock import expire, promote
 from resolvers.core import Core
 from resolvers.workgroup import release_held
@@ -13,6 +13,10 @@ from resolvers.workgroup import release_held
 _BATCH = 1000
 _LEASES = 200
 _SHORTEST = 0.001
+_BACK = 60.0
+"""A transaction that makes something due ends within so many seconds (statements have 30)."""
+_LOOK_SHARE = 20
+"""Looking further back takes one part in so many of the time."""
 
 
 class Clock:
@@ -22,6 +26,8 @@ class Clock:
         self._core = core
         self._set = asyncio.Event()
         self._next = float("inf")
+        self._next_look = 0.0
+        """When to look for what was due at any time, and was missed."""
 
     def due(self, seconds: float) -> None:
         at = time.monotonic() + max(seconds, 0.0)
@@ -30,8 +36,14 @@ class Clock:
             self._set.set()
 
     async def step(self) -> None:
-        await self._sleep(await next_due(self._core.pool, self._core.ns))
-        await self._end_what_is_due()
+        began = time.monotonic()
+        whole = began >= self._next_look
+        back = EVER if whole else _BACK
+        first = await next_due(self._core.pool, self._core.ns, back)
+        if whole:
+            self._next_look = time.monotonic() + (time.monotonic() - began) * _LOOK_SHARE
+        await self._sleep(first)
+        await self._end_what_is_due(back)
 
     async def _sleep(self, first: float | None) -> None:
         """Until the first thing is due, as the database says and as `due` has said since."""
@@ -49,11 +61,11 @@ class Clock:
             except TimeoutError:
                 continue
 
-    async def _end_what_is_due(self) -> None:
+    async def _end_what_is_due(self, back: float) -> None:
         core = self._core
-        while await expire(core, _LEASES) == _LEASES:
+        while await expire(core, _LEASES, back) == _LEASES:
             pass
-        while await promote(core, _BATCH) == _BATCH:
+        while await promote(core, _BATCH, back) == _BATCH:
             pass
         ended = await end_holds(core.pool, core.ns)
         free = await parked_free(core.pool, core.ns)

@@ -1,10 +1,11 @@
 -- What the clock does: leases run out, delays end, suspensions end; and the heartbeat that forgives an outage.
 
 -- name: next_due
--- Seconds until the next lease, delay or suspension ends; null when there is none. $1 ns
+-- Seconds until the next lease, delay or suspension ends; null when there is none. What was due longer ago than $2 seconds was
+-- ended then: a look further back passes over all rows that died since the oldest snapshot in the database. $1 ns
 select extract(epoch from least(
-  (select min(until) from lease where ns = $1),
-  (select min(run_at) from scheduled where ns = $1),
+  (select min(until) from lease where ns = $1 and until > now() - $2::float8 * interval '1 s'),
+  (select min(run_at) from scheduled where ns = $1 and run_at > now() - $2::float8 * interval '1 s'),
   (select min(until) from hold where ns = $1)) - now())::float8 as due_in;
 
 -- name: beat
@@ -29,10 +30,11 @@ select extract(epoch from silence)::float8 as silence, (select count(*)::int fro
 -- name: overdue_leases
 -- Leases that ran out, locked until the transaction ends. Nothing happens while the heartbeat is silent. skip locked: a
 -- completion that holds the row wins, and we come again. $1 ns $2 longest silence that is no gap, seconds $3 at most so many
+-- $4 as next_due's $2
 with gone as materialized (
   select l.lease_no, l.nos, l.keys, l.until >= l.deadline as timed_out
   from lease l
-  where l.ns = $1 and l.until <= now()
+  where l.ns = $1 and l.until <= now() and l.until > now() - $4::float8 * interval '1 s'
     and exists (select from namespace n where n.ns = $1 and n.alive_at > now() - $2::float8 * interval '1 s')
   order by l.until limit $3 for update skip locked)
 select
@@ -98,11 +100,13 @@ select
 from item;
 
 -- name: promote_scheduled
--- Tasks whose time has come. $1 ns $2 at most so many
+-- Tasks whose time has come. $1 ns $2 at most so many $3 as next_due's $2
 with gone as (
   delete from scheduled
   where ctid = any (array(
-    select ctid from scheduled where ns = $1 and run_at <= now() order by run_at limit $2 for update skip locked))
+    select ctid from scheduled
+    where ns = $1 and run_at <= now() and run_at > now() - $3::float8 * interval '1 s'
+    order by run_at limit $2 for update skip locked))
   returning no, channel, rank, workgroup, group_no, attempt, remaining, failures, key),
 back as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
@@ -126,12 +130,13 @@ gone as (delete from claim c where c.ns = $1 and c.ended_at < now() - interval '
 select (select count(*)::int from ended) as ended, (select count(*)::int from gone) as gone;
 
 -- name: ready_channels
--- The floor poll: which of these channels hold something that could be claimed. $1 ns $2 channels
+-- The floor poll: which of these channels hold something that could be claimed. $1 ns $2 channels; where to start in each:
+-- $3 ranks $4 numbers
 select c.channel
-from unnest($2::int[]) as c(channel)
+from unnest($2::int[], $3::int[], $4::bigint[]) as c(channel, rank, no)
 where exists (
   select from ready r
-  where r.ns = $1 and r.channel = c.channel
+  where r.ns = $1 and r.channel = c.channel and (r.rank, r.no) > (c.rank, c.no)
     and r.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
     and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
       select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no)))))

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from db.clock import EVER
 from db.create import Batch, NewGroupRow, NewLink, create_tasks
 from db.lease import ClaimedRow, claim_tasks, claim_tasks_full, complete_tasks, extend_leases, fail_tasks
 from db.pool import REPLAN, SESSION
@@ -237,11 +238,14 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "settle_children": (statement("ending", "settle_children"), (NS, [], [r.no for r in completing], [])),
         "fail_tasks": await call(lambda r: fail_tasks(r, NS, failures(*failing))),
         "extend_leases": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60)),
-        "promote_scheduled": (statement("clock", "promote_scheduled"), (NS, 1000)),
-        "overdue_leases": (statement("clock", "overdue_leases"), (NS, 5.0, 200)),
+        "promote_scheduled": (statement("clock", "promote_scheduled"), (NS, 1000, EVER)),
+        "overdue_leases": (statement("clock", "overdue_leases"), (NS, 5.0, 200, EVER)),
         "expire_leases": (statement("clock", "expire_leases"), (NS, sorted({r.lease_no for r in expiring}))),
-        "next_due": (statement("clock", "next_due"), (NS,)),
-        "ready_channels": (statement("clock", "ready_channels"), (NS, [CHANNEL, 1002, 1003, 1004, 1005])),
+        "next_due": (statement("clock", "next_due"), (NS, EVER)),
+        "ready_channels": (
+            statement("clock", "ready_channels"),
+            (NS, [CHANNEL, 1002, 1003, 1004, 1005], [START[1]] * 5, [START[2]] * 5),
+        ),
         "park_held": (statement("hold", "park_held"), (NS, 1000)),
     }
 

@@ -91,6 +91,11 @@ class ServerProcess:
     def postmaster(self) -> int:
         return int((self.data_dir / "data" / "postmaster.pid").read_text().split()[0])
 
+    def workers(self) -> list[int]:
+        """The process ids of `serve --workers`, in the order they were started."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"serve-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
     def spawn(self) -> None:
         """Start it, and do not wait."""
         with self.log.open("ab") as out:

@@ -1,4 +1,4 @@
-"""The server and its PostgreSQL are killed while workers run a thousand tasks: DAGs in which some have keys, and a tree in each
+"""Servers and their PostgreSQL are killed while workers run a thousand tasks: DAGs in which some have keys, and a tree in each
 group that grows while it is worked on, with a join that waits for all of it. (DESIGN.md §3.1–3.6, 3.11)"""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.crew import CREATE, Crew
 from tests.support.process import ServerProcess, server_process
+from tests.support.wait import until
 
 GROUPS, TASKS, WORKERS = 20, 44, 8
 GROWS = 2
@@ -133,7 +134,7 @@ class Field:
             await self.changed.wait()
 
 
-async def bad_weather(server: ServerProcess, workers: Field) -> list[int]:
+async def one_server_and_its_database(server: ServerProcess, workers: Field) -> list[int]:
     """Three outages; how many tasks were completed when each began."""
     began = []
     await workers.until_completed(200)
@@ -153,6 +154,27 @@ async def bad_weather(server: ServerProcess, workers: Field) -> list[int]:
     began.append(len(workers.completed))
     await asyncio.to_thread(server.start)
     return began
+
+
+async def three_servers_in_turn(server: ServerProcess, workers: Field) -> list[int]:
+    """Each process dies once, the others go on, and it is started again; the database dies in between."""
+    began = []
+    for n, pid in enumerate(server.workers()):
+        await workers.until_completed(150 * (n + 1))
+        os.kill(pid, signal.SIGKILL)
+        began.append(len(workers.completed))
+        if n == 1:
+            server.kill_postgres()
+        await until(lambda pid=pid: _replaced(server, pid), 30)
+    return began
+
+
+async def _replaced(server: ServerProcess, pid: int) -> bool:
+    now = server.workers()
+    return pid not in now and len(now) == 3
+
+
+WEATHER = {"1": one_server_and_its_database, "3": three_servers_in_turn}
 
 
 async def create_all(workers: Field) -> int:
@@ -188,16 +210,17 @@ select count(*) from (
 """
 
 
-async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_killed():
+@pytest.mark.parametrize("processes", WEATHER)
+async def test_a_thousand_tasks_each_run_once_in_order_while_everything_is_killed(processes: str):
     total = GROUPS * (TASKS + 2 + SPAWNED)
-    with server_process() as server:
+    with server_process(CREW_WORKERS=processes) as server:
         await asyncio.to_thread(server.start)
         async with httpx.AsyncClient(timeout=15) as http:
             workers = Field(server.url, http, random.Random(20))
             links = await create_all(workers)
             try:
                 async with asyncio.timeout(60), asyncio.TaskGroup() as running:
-                    weather = running.create_task(bad_weather(server, workers))
+                    weather = running.create_task(WEATHER[processes](server, workers))
                     running.create_task(workers.watch())
                     for n in range(WORKERS):
                         running.create_task(workers.work(f"worker-{n}"))

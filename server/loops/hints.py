@@ -1,0 +1,78 @@
+"""Hints between servers: where tasks became ready, told by NOTIFY. A hint may be lost; the floor poll finds what it told of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from uuid import uuid4
+
+from db.lease import Place
+from db.server import announce, hint, listen, withdraw
+from resolvers.core import Core
+from resolvers.dispatch import Dispatcher
+from server.loops.run import pause
+
+_GAP = 0.005
+"""Hints of one server are so far apart, at least: the first goes out at once, what comes meanwhile goes together."""
+_LONGEST = 7900
+"""NOTIFY takes less than 8000 bytes."""
+_SILENCE = 10.0
+
+
+class Hints:
+    """What this server has to tell the others, and what it hears of them."""
+
+    def __init__(self, core: Core, dispatcher: Dispatcher, dsn: str, version: str) -> None:
+        self._core = core
+        self._dispatcher = dispatcher
+        self._dsn = dsn
+        self._version = version
+        self._id = uuid4()
+        self._channel = f"crew_{core.ns}"
+        self._others = 0
+        self._told: dict[int, tuple[int, int]] = {}
+        """Channel → the first place in it."""
+        self._set = asyncio.Event()
+
+    def tell(self, places: list[Place]) -> None:
+        """Other servers, if there are any, shall look at these places."""
+        if not self._others:
+            return
+        for channel, rank, no in places:
+            self._told[channel] = min((rank, no), self._told.get(channel, (rank, no)))
+        if self._told:
+            self._set.set()
+
+    async def send(self) -> None:
+        await self._set.wait()
+        self._set.clear()
+        places, self._told = [(channel, *place) for channel, place in self._told.items()], {}
+        payload = json.dumps([self._id.hex, places], separators=(",", ":"))
+        if len(payload) > _LONGEST:
+            payload = json.dumps([self._id.hex, None])
+        await hint(self._core.pool, self._channel, payload)
+        await asyncio.sleep(_GAP)
+
+    def _heard(self, payload: str) -> None:
+        sender, places = json.loads(payload)
+        if sender == self._id.hex:
+            return
+        if places is None:
+            self._dispatcher.sweep()
+        else:
+            self._dispatcher.wake([tuple(place) for place in places])
+
+    async def listen(self) -> None:
+        """Until the connection is lost. What was told meanwhile nobody heard, so all who wait look once it stands."""
+        await listen(self._dsn, self._channel, self._heard, self._dispatcher.sweep, self._core.rhythm.listen_ping)
+
+    async def announce(self) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        core = self._core
+        self._others = await announce(core.pool, core.ns, self._id, name, self._version, _SILENCE)
+        await pause(core.rhythm.beat)
+
+    async def withdraw(self) -> None:
+        await withdraw(self._core.pool, self._core.ns, self._id)

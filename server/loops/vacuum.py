@@ -1,0 +1,34 @@
+"""Vacuums hot tables that have many dead rows, on a connection of its own; one server at a time."""
+
+from __future__ import annotations
+
+import time
+
+from db.vacuum import dead_rows, the_one_that_vacuums, vacuum
+from resolvers.core import Core
+from server.loops.run import pause
+
+_LEAST = 5000
+_SHARE = 20
+"""Each table is vacuumed for one part in so many of the time: a snapshot that is held makes it long, and in vain."""
+
+
+class Vacuum:
+    def __init__(self, core: Core, dsn: str) -> None:
+        self._core = core
+        self._dsn = dsn
+        self._not_before: dict[str, float] = {}
+
+    async def step(self) -> None:
+        await pause(self._core.rhythm.vacuum)
+        tables = await dead_rows(self._core.pool, _LEAST)
+        due = [table for table in tables if time.monotonic() >= self._not_before.get(table, 0.0)]
+        if not due:
+            return
+        async with the_one_that_vacuums(self._dsn) as connection:
+            if connection is None:
+                return
+            for table in due:
+                began = time.monotonic()
+                await vacuum(connection, table)
+                self._not_before[table] = time.monotonic() + (time.monotonic() - began) * _SHARE

@@ -1,0 +1,20 @@
+-- The servers on this database, and the hints between them.
+
+-- name: announce
+-- This server is there; how many others have been heard of lately. $1 ns $2 id $3 name $4 version $5 seconds of silence after
+-- which one is taken for gone
+with mine as (
+  insert into server (ns, id, name, version) values ($1, $2, $3, $4)
+  on conflict (ns, id) do update set seen_at = now()),
+gone as (delete from server where ns = $1 and id <> $2 and seen_at < now() - interval '1 hour')
+select count(*)::int as others
+from server where ns = $1 and id <> $2 and seen_at > now() - $5::float8 * interval '1 s';
+
+-- name: withdraw
+-- $1 ns $2 id
+delete from server where ns = $1 and id = $2;
+
+-- name: hint
+-- Reaches every listener of the channel. Never in a transaction that writes: NOTIFY takes a lock at commit that all share.
+-- $1 channel $2 at most 7999 bytes
+select pg_notify($1, $2);

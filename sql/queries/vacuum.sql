@@ -1,0 +1,11 @@
+-- Vacuuming hot tables ourselves: autovacuum comes once a minute at most, and a queue turns its rows over in seconds.
+
+-- name: dead_rows
+-- Which of these tables have so many dead rows. $1 tables $2 so many
+select relname::text as name from pg_stat_user_tables
+where schemaname = current_schema() and relname = any ($1::text[]) and n_dead_tup >= $2::bigint
+order by n_dead_tup desc;
+
+-- name: try_to_be_the_one
+-- For as long as the connection stands. $1 lock
+select pg_try_advisory_lock($1::bigint) as is_ours;
