@@ -8,7 +8,8 @@ from uuid import UUID
 
 from db.pool import Pool
 from db.statements import statement
-from db.task import TOTAL_COUNT_STOPS_AT
+
+_LOOK = 1000
 
 
 @dataclass(slots=True)
@@ -19,21 +20,6 @@ class GroupRow:
     metadata: str | None
     created_at: datetime
     is_paused: bool
-
-
-@dataclass(slots=True)
-class GroupCountRow:
-    group_no: int
-    state: int
-    n: int
-    weight: int
-    finished_at: datetime | None
-
-
-@dataclass(slots=True)
-class GroupPageRow:
-    group_no: int
-    sort_key: str
 
 
 @dataclass(slots=True)
@@ -68,17 +54,6 @@ class WorkerRow:
     running: int
 
 
-@dataclass(slots=True)
-class GroupFilter:
-    name_contains: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    states: list[int] | None = None
-
-    def args(self) -> tuple[object, ...]:
-        return (self.name_contains, self.created_after, self.created_before, self.states)
-
-
 async def read_groups(
     pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None
 ) -> list[GroupRow]:
@@ -86,26 +61,8 @@ async def read_groups(
     return [GroupRow(*row) for row in rows]
 
 
-async def group_counts(pool: Pool, ns: int, nos: list[int]) -> list[GroupCountRow]:
-    return [GroupCountRow(*row) for row in await pool.fetch(statement("group", "group_counts"), ns, nos)]
-
-
 async def group_numbers(pool: Pool, ns: int, group_no: int, limit: int) -> list[int]:
     return [row["no"] for row in await pool.fetch(statement("group", "group_numbers"), ns, group_no, limit)]
-
-
-async def page_of_groups(
-    pool: Pool, ns: int, narrowed: GroupFilter, order: int, after: GroupPageRow | None, first: int
-) -> list[GroupPageRow]:
-    no, key = (after.group_no, after.sort_key) if after else (None, None)
-    rows = await pool.fetch_planned(statement("group", "page_of_groups"), ns, *narrowed.args(), order, no, key, first)
-    return [GroupPageRow(*row) for row in rows]
-
-
-async def count_groups(pool: Pool, ns: int, narrowed: GroupFilter) -> int:
-    rows = await pool.fetch_planned(statement("group", "count_groups"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
-    n: int = rows[0]["n"]
-    return n
 
 
 async def read_channels(
@@ -116,7 +73,7 @@ async def read_channels(
 
 
 async def oldest_ready(pool: Pool, ns: int, channels: list[int]) -> dict[int, float]:
-    rows = await pool.fetch(statement("group", "oldest_ready"), ns, channels)
+    rows = await pool.fetch(statement("group", "oldest_ready"), ns, channels, _LOOK)
     return {row["number"]: row["seconds"] for row in rows}
 
 

@@ -100,12 +100,6 @@ class EdgeRow:
 
 
 @dataclass(slots=True)
-class PageRow:
-    no: int
-    sort_key: str | None
-
-
-@dataclass(slots=True)
 class Filter:
     """What a list of tasks is narrowed to; None is no narrowing."""
 
@@ -142,21 +136,6 @@ async def read_tasks(
 ) -> list[TaskRow]:
     rows = await pool.fetch(statement("task", "read_tasks"), ns, nos or [], ids or [])
     return [TaskRow(*row) for row in rows]
-
-
-async def page_of_tasks(
-    pool: Pool, ns: int, order: str, narrowed: Filter, after: PageRow | None, first: int
-) -> list[PageRow]:
-    """`order`: created_asc, created_desc, priority_desc or finished_desc."""
-    sql = statement("task", f"page_by_{order}")
-    no, key = (after.no, after.sort_key) if after else (None, None)
-    return [PageRow(*row) for row in await pool.fetch_planned(sql, ns, *narrowed.args(), no, key, first)]
-
-
-async def count_tasks(pool: Pool, ns: int, narrowed: Filter) -> int:
-    rows = await pool.fetch_planned(statement("task", "count_tasks"), ns, *narrowed.args(), TOTAL_COUNT_STOPS_AT + 1)
-    n: int = rows[0]["n"]
-    return n
 
 
 async def errors_of_tasks(pool: Pool, ns: int, nos: list[int]) -> list[ErrorRow]:

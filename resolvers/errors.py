@@ -3,6 +3,7 @@
 CrewError
 ├── BadInput        BAD_INPUT       a field holds what is not allowed
 │   └── TooLarge    TOO_LARGE       a field, a batch or a body is over its limit
+├── TooBroad        TOO_BROAD       a list would look at more than one call may: narrow it
 ├── NotFound        NOT_FOUND       no such task, group, …
 ├── Conflict        CONFLICT        it is there already, and is something else
 ├── DuplicateKey    DUPLICATE_KEY   a task of this channel and key has not ended
@@ -31,6 +32,10 @@ class BadInput(CrewError):
 
 class TooLarge(BadInput):
     code = "TOO_LARGE"
+
+
+class TooBroad(CrewError):
+    code = "TOO_BROAD"
 
 
 class NotFound(CrewError):

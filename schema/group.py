@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 import strawberry
 
 from db import group as rows
-from db.group import GroupCountRow, GroupRow
+from db.group import GroupRow
+from db.progress import GroupProgressRow
 from db.task import links_among
 from resolvers import check, steer
 from resolvers import group as deciding
@@ -19,6 +21,7 @@ from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
 from schema.task import (
     STATES,
+    Counted,
     NewTask,
     PageInfo,
     StateCount,
@@ -35,7 +38,6 @@ from schema.task import (
 
 of = strawberry.field
 _ID = frozenset({"id"})
-_SETTLED = (5, 7)
 
 
 @strawberry.enum(description="How a group stands.")
@@ -48,14 +50,16 @@ class GroupState(enum.Enum):
 
 @strawberry.enum(description="The order of a list of groups.")
 class TaskGroupOrder(enum.Enum):
-    CREATED_DESC = strawberry.enum_value(1, description="Newest first.")
-    CREATED_ASC = strawberry.enum_value(2, description="Oldest first.")
-    FINISHED_DESC = strawberry.enum_value(3, description="Latest end first; those not finished come last.")
-    NAME_ASC = strawberry.enum_value(4, description="By name, in the order of its characters' code points.")
+    CREATED_DESC = strawberry.enum_value("created_desc", description="Newest first.")
+    CREATED_ASC = strawberry.enum_value("created_asc", description="Oldest first.")
+    FINISHED_DESC = strawberry.enum_value(
+        "finished_desc", description="Latest end first; those not finished come last, newest first."
+    )
+    NAME_ASC = strawberry.enum_value("name_asc", description="By name, in the order of its characters' code points.")
 
 
 _STATES = {state: n for n, state in enumerate(GroupState, 1)}
-_ORDERS = {order: n for n, order in enumerate(TaskGroupOrder, 1)}
+_ORDERS = {order: order.name.lower() for order in TaskGroupOrder}
 
 
 @strawberry.type(description="How far a group is.")
@@ -67,16 +71,11 @@ class GroupProgress:
     counts: list[StateCount] = of(description="How many stand in each state; states with none are left out.")
 
     @classmethod
-    def of(cls, counts: list[GroupCountRow]) -> GroupProgress:
-        weight = sum(c.weight for c in counts)
-        settled = sum(c.weight for c in counts if c.state in _SETTLED)
-        total = sum(c.n for c in counts)
+    def of(cls, row: GroupProgressRow) -> GroupProgress:
         # A group of tasks that weigh nothing is either done or not.
-        all_settled = float(total > 0 and all(c.state in _SETTLED for c in counts))
-        fraction = settled / weight if weight else all_settled
-        return cls(
-            fraction=fraction, total=total, counts=[StateCount(state=STATES[c.state], count=c.n) for c in counts]
-        )
+        fraction = row.settled_weight / row.weight if row.weight else float(row.finished_at is not None)
+        counts = [StateCount(state=STATES[state], count=n) for state, n in enumerate(row.counts) if n]
+        return cls(fraction=fraction, total=sum(row.counts), counts=counts)
 
 
 @strawberry.type(description="The tasks and links to draw.")
@@ -108,14 +107,11 @@ class TaskGroup:
 
     @strawberry.field(description="When the last of its tasks was settled; null while any is not.")
     async def finished_at(self, info: Info) -> datetime | None:
-        counts = await info.context.loaders.group_counts.load(self.group_no)
-        if any(c.state not in _SETTLED for c in counts):
-            return None
-        return max((c.finished_at for c in counts if c.finished_at is not None), default=None)
+        return (await info.context.loaders.progress.load(self.group_no)).finished_at
 
     @strawberry.field(description="How far it is.")
     async def progress(self, info: Info) -> GroupProgress:
-        return GroupProgress.of(await info.context.loaders.group_counts.load(self.group_no))
+        return GroupProgress.of(await info.context.loaders.progress.load(self.group_no))
 
     @strawberry.field(description="Its tasks, a page at a time.")
     async def tasks(
@@ -160,18 +156,22 @@ class TaskGroupConnectionEdge:
     description="A page of groups. `totalCount` is exact up to 10,000 and stops there; `totalCountIsExact` tells."
 )
 class TaskGroupConnection:
-    narrowed: strawberry.Private[deciding.GroupFilter]
+    total: strawberry.Private[Counted]
     edges: list[TaskGroupConnectionEdge] = of(description="The groups with their cursors.")
     nodes: list[TaskGroup] = of(description="The groups alone.")
     page_info: PageInfo = of(description="Where this page stands.")
 
-    @strawberry.field(description="How many groups the whole list has, up to 10,000.")
-    async def total_count(self, info: Info) -> int:
-        return min(await deciding.total(info.context.core, self.narrowed), deciding.TOTAL_COUNT_STOPS_AT)
+    @strawberry.field(
+        description=(
+            "How many groups the whole list has, up to 10,000; so many as were found, where they lie too far apart to be counted."
+        )
+    )
+    async def total_count(self) -> int:
+        return (await self.total()).n
 
     @strawberry.field(description="False when there are more than `totalCount` says.")
-    async def total_count_is_exact(self, info: Info) -> bool:
-        return await deciding.total(info.context.core, self.narrowed) <= deciding.TOTAL_COUNT_STOPS_AT
+    async def total_count_is_exact(self) -> bool:
+        return (await self.total()).is_exact
 
 
 @strawberry.input(description="What a list of groups is narrowed to. A field left out narrows nothing.")
@@ -298,7 +298,7 @@ class GroupQuery:
             for c, row in zip(page.cursors, page.rows, strict=True)
         ]
         return TaskGroupConnection(
-            narrowed=narrowed,
+            total=Counted(partial(deciding.total, info.context.core, narrowed)),
             edges=edges,
             nodes=[edge.node for edge in edges],
             page_info=page_info(page.cursors, page.has_next, page.has_previous),

@@ -10,6 +10,7 @@ from typing import TypeVar
 from strawberry.dataloader import DataLoader
 
 from db import group as groups
+from db import progress
 from db import task as tasks
 from resolvers.core import Core
 
@@ -23,7 +24,7 @@ class Loaders:
         self._core = core
         self.tasks: DataLoader[int, tasks.TaskRow | None] = DataLoader(self._tasks)
         self.groups: DataLoader[int, groups.GroupRow | None] = DataLoader(self._groups)
-        self.group_counts: DataLoader[int, list[groups.GroupCountRow]] = DataLoader(self._group_counts)
+        self.progress: DataLoader[int, progress.GroupProgressRow] = DataLoader(self._progress)
         self.errors: DataLoader[int, list[tasks.ErrorRow]] = DataLoader(self._errors)
         self.link_counts: DataLoader[int, tasks.LinkCountRow] = DataLoader(self._link_counts)
         self.counts: DataLoader[int, list[groups.StateCountRow]] = DataLoader(self._counts)
@@ -51,8 +52,9 @@ class Loaders:
         found = {row.group_no: row for row in await groups.read_groups(self._core.pool, self._core.ns, nos=nos)}
         return [found.get(no) for no in nos]
 
-    async def _group_counts(self, nos: list[int]) -> list[list[groups.GroupCountRow]]:
-        return _by(nos, await groups.group_counts(self._core.pool, self._core.ns, nos), lambda row: row.group_no)
+    async def _progress(self, nos: list[int]) -> list[progress.GroupProgressRow]:
+        found = {row.group_no: row for row in await progress.group_progress(self._core.pool, self._core.ns, nos)}
+        return [found[no] for no in nos]
 
     async def _errors(self, nos: list[int]) -> list[list[tasks.ErrorRow]]:
         return _by(nos, await tasks.errors_of_tasks(self._core.pool, self._core.ns, nos), lambda row: row.no)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import strawberry
@@ -11,6 +14,7 @@ import strawberry
 from db.task import EdgeRow, ErrorRow, TaskRow, read_tasks
 from resolvers import check, steer
 from resolvers import task as deciding
+from resolvers.walk import Total
 from schema.context import Info, page_size
 from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
@@ -358,6 +362,19 @@ class StateCount:
     count: int = of(description="How many; never 0.")
 
 
+class Counted:
+    """A list's total: counted when a field asks for it first, and once for all of them."""
+
+    def __init__(self, count: Callable[[], Awaitable[Total]]) -> None:
+        self._count = count
+        self._counting: asyncio.Future[Total] | None = None
+
+    async def __call__(self) -> Total:
+        if self._counting is None:
+            self._counting = asyncio.ensure_future(self._count())
+        return await self._counting
+
+
 @strawberry.type(description="Where a page stands in its list.")
 class PageInfo:
     has_next_page: bool = of(description="Whether more follow.")
@@ -376,29 +393,31 @@ class TaskConnectionEdge:
     description="A page of tasks. `totalCount` is exact up to 10,000 and stops there; `totalCountIsExact` tells."
 )
 class TaskConnection:
-    page: strawberry.Private[deciding.Page]
-    narrowed: strawberry.Private[deciding.Filter]
+    total: strawberry.Private[Counted]
     edges: list[TaskConnectionEdge] = of(description="The tasks with their cursors.")
     nodes: list[Task] = of(description="The tasks alone.")
     page_info: PageInfo = of(description="Where this page stands.")
 
-    @strawberry.field(description="How many tasks the whole list has, up to 10,000.")
-    async def total_count(self, info: Info) -> int:
-        return min(await deciding.total(info.context.core, self.narrowed), deciding.TOTAL_COUNT_STOPS_AT)
+    @strawberry.field(
+        description=(
+            "How many tasks the whole list has, up to 10,000; so many as were found, where they lie too far apart to be counted."
+        )
+    )
+    async def total_count(self) -> int:
+        return (await self.total()).n
 
     @strawberry.field(description="False when there are more than `totalCount` says.")
-    async def total_count_is_exact(self, info: Info) -> bool:
-        return await deciding.total(info.context.core, self.narrowed) <= deciding.TOTAL_COUNT_STOPS_AT
+    async def total_count_is_exact(self) -> bool:
+        return (await self.total()).is_exact
 
     @classmethod
-    def of(cls, page: deciding.Page, narrowed: deciding.Filter) -> TaskConnection:
+    def of(cls, page: deciding.Page, total: Counted) -> TaskConnection:
         edges = [
             TaskConnectionEdge(cursor=cursor, node=Task.of(row))
             for cursor, row in zip(page.cursors, page.rows, strict=True)
         ]
         return cls(
-            page=page,
-            narrowed=narrowed,
+            total=total,
             edges=edges,
             nodes=[edge.node for edge in edges],
             page_info=page_info(page.cursors, page.has_next, page.has_previous),
@@ -454,7 +473,9 @@ _ORDERS = {order: order.name.lower() for order in TaskOrder}
 async def page_of_tasks(
     info: Info, narrowed: deciding.Filter, order: TaskOrder, first: int, after: str | None
 ) -> TaskConnection:
-    return TaskConnection.of(await deciding.page(info.context.core, _ORDERS[order], narrowed, after, first), narrowed)
+    core = info.context.core
+    page = await deciding.page(core, _ORDERS[order], narrowed, after, first)
+    return TaskConnection.of(page, Counted(partial(deciding.total, core, narrowed)))
 
 
 @strawberry.input(description="Names a parent, by id or by ref.")

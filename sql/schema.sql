@@ -98,13 +98,15 @@ CREATE TABLE public.event (
     channels integer[] DEFAULT '{}'::integer[] NOT NULL,
     workgroups integer[] DEFAULT '{}'::integer[] NOT NULL,
     attempts integer[] DEFAULT '{}'::integer[] NOT NULL,
-    progress double precision[]
+    progress double precision[],
+    waits real[]
 );
 ALTER TABLE ONLY public.event ALTER COLUMN nos SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.event ALTER COLUMN groups SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.event ALTER COLUMN channels SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.event ALTER COLUMN workgroups SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.event ALTER COLUMN attempts SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.event ALTER COLUMN waits SET STORAGE EXTERNAL;
 
 ALTER TABLE public.event ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.event_seq_seq
@@ -141,12 +143,153 @@ CREATE TABLE public.fold (
     upto pg_snapshot NOT NULL
 );
 
+CREATE TABLE public.group_fold (
+    ns integer NOT NULL,
+    upto pg_snapshot NOT NULL
+);
+
 CREATE SEQUENCE public.group_no
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
+
+CREATE TABLE public.task (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    id uuid NOT NULL,
+    group_no bigint NOT NULL,
+    channel integer NOT NULL,
+    workgroup integer DEFAULT 0 NOT NULL,
+    rank integer DEFAULT 0 NOT NULL,
+    name text NOT NULL,
+    input json,
+    metadata json,
+    run_after timestamp with time zone,
+    max_attempts integer NOT NULL,
+    retry_delay double precision NOT NULL,
+    backoff double precision NOT NULL,
+    max_delay double precision NOT NULL,
+    weight integer DEFAULT 1 NOT NULL,
+    is_seed boolean DEFAULT false NOT NULL,
+    spawned_by bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    key text,
+    on_duplicate smallint DEFAULT 0 NOT NULL,
+    timeout double precision,
+    on_parent_failure smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT attempts_are_positive CHECK ((max_attempts > 0))
+);
+
+CREATE VIEW public.group_tail AS
+ SELECT ns,
+    group_no,
+    (COALESCE(sum(
+        CASE
+            WHEN (was IS NULL) THEN n
+            WHEN (state IS NULL) THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer AS total,
+    (COALESCE(sum(
+        CASE
+            WHEN ((state <> ALL (ARRAY[5, 7])) AND ((was IS NULL) OR (was = ANY (ARRAY[5, 7])))) THEN n
+            WHEN ((was <> ALL (ARRAY[5, 7])) AND ((state IS NULL) OR (state = ANY (ARRAY[5, 7])))) THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer AS unsettled,
+    (COALESCE(sum(
+        CASE 6
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer AS failing,
+    ARRAY[(COALESCE(sum(
+        CASE 0
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 1
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 2
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 3
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 4
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 5
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 6
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer, (COALESCE(sum(
+        CASE 7
+            WHEN state THEN n
+            WHEN was THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::integer] AS counts,
+    (COALESCE(sum(
+        CASE
+            WHEN (was IS NULL) THEN (n + more)
+            WHEN (state IS NULL) THEN (- n)
+            ELSE NULL::bigint
+        END), (0)::numeric))::bigint AS weight,
+    (COALESCE(sum(
+        CASE
+            WHEN ((state = ANY (ARRAY[5, 7])) AND ((was IS NULL) OR (was <> ALL (ARRAY[5, 7])))) THEN (n + more)
+            WHEN ((was = ANY (ARRAY[5, 7])) AND ((state IS NULL) OR (state <> ALL (ARRAY[5, 7])))) THEN ((- n) - more)
+            ELSE NULL::bigint
+        END), (0)::numeric))::bigint AS settled_weight,
+    max(at) FILTER (WHERE (state = ANY (ARRAY[5, 7]))) AS settled_at
+   FROM ( SELECT e.ns,
+            u.group_no,
+            e.was,
+            e.state,
+            count(u.no) AS n,
+            max(e.at) AS at,
+            COALESCE(sum(( SELECT (t.weight - 1)
+                   FROM public.task t
+                  WHERE ((t.ns = e.ns) AND (t.no = u.no) AND (t.weight <> 1)))) FILTER (WHERE ((e.was IS NULL) OR ((e.was = ANY (ARRAY[5, 7])) <> (e.state = ANY (ARRAY[5, 7]))))), (0)::bigint) AS more
+           FROM ((public.group_fold f
+             JOIN public.event e ON (((e.ns = f.ns) AND (e.xid >= pg_snapshot_xmin(f.upto)) AND (NOT pg_visible_in_snapshot(e.xid, f.upto)))))
+             CROSS JOIN LATERAL UNNEST(e.nos, e.groups) u(no, group_no))
+          WHERE ((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0)))
+          GROUP BY e.ns, u.group_no, e.was, e.state) i
+  GROUP BY ns, group_no;
+
+CREATE TABLE public.group_tally (
+    ns integer NOT NULL,
+    group_no bigint NOT NULL,
+    total integer NOT NULL,
+    unsettled integer NOT NULL,
+    failing integer NOT NULL,
+    counts integer[] NOT NULL,
+    weight bigint NOT NULL,
+    settled_weight bigint NOT NULL,
+    settled_at timestamp with time zone,
+    finished_at timestamp with time zone GENERATED ALWAYS AS (
+CASE
+    WHEN ((total > 0) AND (unsettled = 0)) THEN settled_at
+    ELSE NULL::timestamp with time zone
+END) STORED
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05');
 
 CREATE TABLE public.hold (
     ns integer NOT NULL,
@@ -226,6 +369,15 @@ CREATE TABLE public.namespace (
     alive_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE public.pace (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    what smallint NOT NULL,
+    n bigint NOT NULL
+)
+WITH (fillfactor='70');
+
 CREATE TABLE public.parked (
     ns integer NOT NULL,
     workgroup integer NOT NULL,
@@ -297,6 +449,16 @@ CREATE TABLE public.secret (
     value bytea NOT NULL
 );
 
+CREATE TABLE public.server (
+    ns integer NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    version text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE public.tally (
     ns integer NOT NULL,
     ref integer NOT NULL,
@@ -304,33 +466,6 @@ CREATE TABLE public.tally (
     n bigint NOT NULL
 )
 WITH (fillfactor='50');
-
-CREATE TABLE public.task (
-    ns integer NOT NULL,
-    no bigint NOT NULL,
-    id uuid NOT NULL,
-    group_no bigint NOT NULL,
-    channel integer NOT NULL,
-    workgroup integer DEFAULT 0 NOT NULL,
-    rank integer DEFAULT 0 NOT NULL,
-    name text NOT NULL,
-    input json,
-    metadata json,
-    run_after timestamp with time zone,
-    max_attempts integer NOT NULL,
-    retry_delay double precision NOT NULL,
-    backoff double precision NOT NULL,
-    max_delay double precision NOT NULL,
-    weight integer DEFAULT 1 NOT NULL,
-    is_seed boolean DEFAULT false NOT NULL,
-    spawned_by bigint,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    key text,
-    on_duplicate smallint DEFAULT 0 NOT NULL,
-    timeout double precision,
-    on_parent_failure smallint DEFAULT 0 NOT NULL,
-    CONSTRAINT attempts_are_positive CHECK ((max_attempts > 0))
-);
 
 CREATE TABLE public.task_group (
     ns integer NOT NULL,
@@ -513,6 +648,86 @@ CREATE VIEW public.task_now AS
          LIMIT 1) l ON (true))
      LEFT JOIN public.worker k ON (((k.ns = t.ns) AND (k.worker = COALESCE(l.worker, t.worker)))));
 
+CREATE VIEW public.task_seen AS
+ SELECT t.ns,
+    t.no,
+    t.id,
+    t.group_no,
+    g.id AS group_id,
+    t.name,
+    c.name AS channel,
+    w.name AS workgroup,
+    t.key,
+    t.state,
+    (- t.rank) AS priority,
+    t.input,
+    t.output,
+    t.metadata,
+    t.run_after,
+        CASE
+            WHEN (t.state = ANY (ARRAY[0, 1, 2])) THEN GREATEST(
+            CASE
+                WHEN (t.run_at > now()) THEN t.run_at
+                ELSE NULL::timestamp with time zone
+            END,
+            CASE
+                WHEN (h.until > now()) THEN h.until
+                ELSE NULL::timestamp with time zone
+            END)
+            ELSE NULL::timestamp with time zone
+        END AS not_before,
+        CASE
+            WHEN (t.state = 2) THEN (((
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.no)))) THEN 1
+                ELSE 0
+            END +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.group_no)))) THEN 2
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.pause x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 3) AND (x.ref = t.channel)))) THEN 4
+                ELSE 0
+            END) +
+            CASE
+                WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END)
+            ELSE 0
+        END AS holds,
+    t.attempt,
+    t.remaining,
+    t.max_attempts,
+    t.retry_delay,
+    t.backoff,
+    t.max_delay,
+    t.timeout,
+    t.on_parent_failure,
+    t.weight,
+    t.is_seed,
+    o.fraction AS progress,
+    o.message AS progress_message,
+    t.spawned_by,
+    t.merged_into,
+    t.worker,
+    t.created_at,
+    t.ready_at,
+    t.started_at,
+    t.finished_at
+   FROM (((((public.task_place t
+     JOIN public.task_group g ON (((g.ns = t.ns) AND (g.group_no = t.group_no))))
+     JOIN public.channel c ON (((c.ns = t.ns) AND (c.channel = t.channel))))
+     LEFT JOIN public.workgroup w ON (((w.ns = t.ns) AND (w.workgroup = t.workgroup))))
+     LEFT JOIN public.hold h ON (((h.ns = t.ns) AND (h.workgroup = t.workgroup))))
+     LEFT JOIN public.progress o ON (((o.ns = t.ns) AND (o.no = t.no))));
+
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
@@ -540,8 +755,14 @@ ALTER TABLE ONLY public.feeder
 ALTER TABLE ONLY public.fold
     ADD CONSTRAINT fold_pkey PRIMARY KEY (ns);
 
+ALTER TABLE ONLY public.group_fold
+    ADD CONSTRAINT group_fold_pkey PRIMARY KEY (ns);
+
 ALTER TABLE ONLY public.task_group
     ADD CONSTRAINT group_id_is_unique UNIQUE (ns, id);
+
+ALTER TABLE ONLY public.group_tally
+    ADD CONSTRAINT group_tally_pkey PRIMARY KEY (ns, group_no);
 
 ALTER TABLE ONLY public.hold
     ADD CONSTRAINT hold_pkey PRIMARY KEY (ns, workgroup);
@@ -564,6 +785,9 @@ ALTER TABLE ONLY public.namespace
 ALTER TABLE ONLY public.namespace
     ADD CONSTRAINT namespace_pkey PRIMARY KEY (ns);
 
+ALTER TABLE ONLY public.pace
+    ADD CONSTRAINT pace_pkey PRIMARY KEY (ns, channel, at, what);
+
 ALTER TABLE ONLY public.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (ns, no);
 
@@ -581,6 +805,9 @@ ALTER TABLE ONLY public.scheduled
 
 ALTER TABLE ONLY public.secret
     ADD CONSTRAINT secret_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY public.server
+    ADD CONSTRAINT server_pkey PRIMARY KEY (ns, id);
 
 ALTER TABLE ONLY public.tally
     ADD CONSTRAINT tally_pkey PRIMARY KEY (ns, ref, state);
@@ -609,9 +836,21 @@ ALTER TABLE ONLY public.workgroup
 ALTER TABLE ONLY public.workgroup
     ADD CONSTRAINT workgroup_pkey PRIMARY KEY (ns, workgroup);
 
+CREATE INDEX done_by_end ON public.done USING btree (ns, at, no);
+
 CREATE INDEX edge_of_child ON public.edge USING btree (ns, child, place);
 
 CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
+
+CREATE INDEX failed_by_end ON public.failed USING btree (ns, at, no);
+
+CREATE INDEX group_by_end ON public.group_tally USING btree (ns, finished_at, group_no) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX group_by_name ON public.task_group USING btree (ns, name COLLATE "C", group_no);
+
+CREATE INDEX group_failing ON public.group_tally USING btree (ns, group_no) WHERE (failing > 0);
+
+CREATE INDEX group_open ON public.group_tally USING btree (ns, group_no) WHERE (finished_at IS NULL);
 
 CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
 
@@ -633,8 +872,12 @@ CREATE INDEX runner_without_task ON public.runner USING btree (ns) WHERE (no IS 
 
 CREATE INDEX scheduled_by_time ON public.scheduled USING btree (ns, run_at);
 
+CREATE INDEX task_by_rank ON public.task USING btree (ns, rank, no) WHERE (rank <> 0);
+
 CREATE INDEX task_of_group ON public.task USING btree (ns, group_no, no);
 
 CREATE INDEX task_of_key ON public.task USING btree (ns, key, no) WHERE (key IS NOT NULL);
+
+CREATE INDEX task_of_other_weight ON public.task USING btree (ns, no) INCLUDE (weight) WHERE (weight <> 1);
 
 CREATE INDEX task_of_spawner ON public.task USING btree (ns, spawned_by) WHERE (spawned_by IS NOT NULL);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from db.clock import fold_events, forget_claims, park_held
 from db.key import forget_ended_keys
 from db.pause import forget_ended_pauses, park_front
+from db.progress import fold_groups
 from resolvers.core import Core
 from resolvers.follow import move
 from resolvers.workgroup import BATCH
@@ -13,11 +14,14 @@ from server.loops.run import pause
 
 _FORGET_EVERY = 300.0
 _FORGET_BATCH = 5000
+_MANY = 500
 
 
 async def fold(core: Core) -> None:
+    """Sooner again when much has changed: what is not folded yet is added up by every reader."""
     await fold_events(core.pool, core.ns)
-    await pause(core.rhythm.floor)
+    groups = await fold_groups(core.pool, core.ns)
+    await pause(core.rhythm.floor if groups < _MANY else core.rhythm.floor / 5)
 
 
 async def park(core: Core) -> None:

@@ -1,142 +1,60 @@
 -- Reading tasks, and what people do to them.
 
 -- name: read_tasks
--- Whole rows, by number or by id. $1 ns $2 numbers $3 ids
+-- Whole rows, by number or by id. Leases are looked through once, and only if one of the tasks runs. $1 ns $2 numbers $3 ids
+with t as materialized (
+  select * from task_seen where ns = $1 and (no = any ($2::bigint[]) or id = any ($3::uuid[]))),
+l as materialized (
+  select u.no, x.worker, x.until, x.started_at, u.attempt, u.remaining
+  from lease x
+  cross join lateral unnest(x.nos, x.attempts, x.remainings) as u(no, attempt, remaining)
+  join (select no from t where state = 3) r on r.no = u.no
+  where x.ns = $1 and exists (select from t where state = 3))
 select
-  no,
-  id,
-  group_no,
-  group_id,
-  name,
-  channel,
-  workgroup,
-  key,
-  state,
-  priority,
-  input,
-  output,
-  metadata,
-  run_after,
-  not_before,
-  holds,
-  attempt,
-  remaining,
-  max_attempts,
-  retry_delay,
-  backoff,
-  max_delay,
-  timeout,
-  on_parent_failure,
-  weight,
-  is_seed,
-  progress,
-  progress_message,
-  spawned_by,
-  merged_into,
-  worker_id,
-  lease_expires_at,
-  created_at,
-  ready_at,
-  started_at,
-  finished_at
-from task_now
-where ns = $1 and (no = any ($2::bigint[]) or id = any ($3::uuid[]));
-
--- name: page_by_created_asc
--- A page of numbers, oldest first. $1 ns $2 states $3 channels $4 workgroups $5 group id $6 worker $7 part of the name
--- $8 created after $9 created before $10 key; after: $11 number $12 (no meaning here) $13 how many
-select no, null::text as sort_key
-from task_now
-where ns = $1
-  and ($2::smallint[] is null or state = any ($2))
-  and ($3::text[] is null or channel = any ($3))
-  and ($4::text[] is null or workgroup = any ($4))
-  and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
-  and ($6::text is null or worker_id = $6)
-  and ($7::text is null or strpos(lower(name), lower($7)) > 0)
-  and ($8::timestamptz is null or created_at > $8)
-  and ($9::timestamptz is null or created_at < $9)
-  and ($10::text is null or key = $10)
-  and ($11::bigint is null or no > $11)
-  and $12::text is null
-order by no
-limit $13;
-
--- name: page_by_created_desc
--- As page_by_created_asc, newest first.
-select no, null::text as sort_key
-from task_now
-where ns = $1
-  and ($2::smallint[] is null or state = any ($2))
-  and ($3::text[] is null or channel = any ($3))
-  and ($4::text[] is null or workgroup = any ($4))
-  and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
-  and ($6::text is null or worker_id = $6)
-  and ($7::text is null or strpos(lower(name), lower($7)) > 0)
-  and ($8::timestamptz is null or created_at > $8)
-  and ($9::timestamptz is null or created_at < $9)
-  and ($10::text is null or key = $10)
-  and ($11::bigint is null or no < $11)
-  and $12::text is null
-order by no desc
-limit $13;
-
--- name: page_by_priority_desc
--- As page_by_created_asc, highest priority first, then oldest. $12 the priority to go on from
-select no, priority::text as sort_key
-from task_now
-where ns = $1
-  and ($2::smallint[] is null or state = any ($2))
-  and ($3::text[] is null or channel = any ($3))
-  and ($4::text[] is null or workgroup = any ($4))
-  and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
-  and ($6::text is null or worker_id = $6)
-  and ($7::text is null or strpos(lower(name), lower($7)) > 0)
-  and ($8::timestamptz is null or created_at > $8)
-  and ($9::timestamptz is null or created_at < $9)
-  and ($10::text is null or key = $10)
-  and ($11::bigint is null or (-priority, no) > (-($12::text)::int, $11))
-order by priority desc, no
-limit $13;
-
--- name: page_by_finished_desc
--- As page_by_created_asc, latest end first, those that have not ended last. $12 microseconds of the end to go on from
-select no, coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint::text as sort_key
-from task_now
-where ns = $1
-  and ($2::smallint[] is null or state = any ($2))
-  and ($3::text[] is null or channel = any ($3))
-  and ($4::text[] is null or workgroup = any ($4))
-  and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
-  and ($6::text is null or worker_id = $6)
-  and ($7::text is null or strpos(lower(name), lower($7)) > 0)
-  and ($8::timestamptz is null or created_at > $8)
-  and ($9::timestamptz is null or created_at < $9)
-  and ($10::text is null or key = $10)
-  and ($11::bigint is null
-    or (coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint, no) < (($12::text)::bigint, $11))
-order by coalesce(extract(epoch from finished_at) * 1000000, -1)::bigint desc, no desc
-limit $13;
-
--- name: count_tasks
--- Counts up to $11 and stops. $1 … $10 as page_by_created_asc
-select count(*)::int as n
-from (
-  select no from task_now
-  where ns = $1
-    and ($2::smallint[] is null or state = any ($2))
-    and ($3::text[] is null or channel = any ($3))
-    and ($4::text[] is null or workgroup = any ($4))
-    and ($5::uuid is null or group_no = (select g.group_no from task_group g where g.ns = $1 and g.id = $5))
-    and ($6::text is null or worker_id = $6)
-    and ($7::text is null or strpos(lower(name), lower($7)) > 0)
-    and ($8::timestamptz is null or created_at > $8)
-    and ($9::timestamptz is null or created_at < $9)
-    and ($10::text is null or key = $10)
-  limit $11) x;
+  t.no,
+  t.id,
+  t.group_no,
+  t.group_id,
+  t.name,
+  t.channel,
+  t.workgroup,
+  t.key,
+  t.state,
+  t.priority,
+  t.input,
+  t.output,
+  t.metadata,
+  t.run_after,
+  t.not_before,
+  t.holds,
+  coalesce(t.attempt, l.attempt, 0) as attempt,
+  coalesce(t.remaining, l.remaining, 0) as remaining,
+  t.max_attempts,
+  t.retry_delay,
+  t.backoff,
+  t.max_delay,
+  t.timeout,
+  t.on_parent_failure,
+  t.weight,
+  t.is_seed,
+  t.progress,
+  t.progress_message,
+  t.spawned_by,
+  t.merged_into,
+  w.name as worker_id,
+  l.until as lease_expires_at,
+  t.created_at,
+  t.ready_at,
+  coalesce(l.started_at, t.started_at, case when t.attempt > 0 then (
+    select e.started_at from error e where e.ns = $1 and e.no = t.no order by e.seq desc limit 1) end) as started_at,
+  t.finished_at
+from t
+left join l on l.no = t.no
+left join worker w on w.ns = $1 and w.worker = coalesce(l.worker, t.worker);
 
 -- name: matching_tasks
--- All that match. $1 … $10 as page_by_created_asc
+-- All that match, for the verbs that take a filter. $1 ns; null is no narrowing: $2 states $3 channels $4 workgroups $5 group id
+-- $6 worker $7 part of the name $8 created after $9 created before $10 key
 select no
 from task_now
 where ns = $1
@@ -158,12 +76,13 @@ select no from task where ns = $1 and id = any ($2::uuid[]) order by no;
 -- name: errors_of_tasks
 -- What failed attempts reported, oldest first: the first and the newest 99 of each. $1 ns $2 numbers
 select e.no, e.attempt, e.error, w.name as worker_id, e.started_at, e.at
-from (
-  select x.*, row_number() over (partition by x.no order by x.seq) as nth,
-    row_number() over (partition by x.no order by x.seq desc) as back
-  from error x where x.ns = $1 and x.no = any ($2::bigint[])) e
+from unnest($2::bigint[]) as n(no)
+cross join lateral (
+  select x.* from error x
+  where x.ns = $1 and x.no = n.no and x.seq = any (
+    array(select f.seq from error f where f.ns = $1 and f.no = n.no order by f.seq limit 1)
+    || array(select f.seq from error f where f.ns = $1 and f.no = n.no order by f.seq desc limit 99))) e
 left join worker w on w.ns = $1 and w.worker = e.worker
-where e.nth = 1 or e.back <= 99
 order by e.no, e.seq;
 
 -- name: links_to_parents
