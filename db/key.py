@@ -46,7 +46,7 @@ async def take_in(connection: Connection, ns: int, nos: list[int]) -> None:
 
 async def bring_twins(connection: Connection, ns: int, leases: list[tuple[int, int]], *, succeed: bool) -> None:
     """For (lease number, task number) of runners: lock them and their keys; then what rides with them joins their leases."""
-    nos = sorted({lease_no for lease_no, _ in leases})
+    nos = [lease_no for lease_no, _ in leases]
     rows = await connection.fetch(statement("key", "lock_runners"), ns, nos, [no for _, no in leases])
     await connection.fetch(statement("key", "bring_twins"), ns, nos, [row["no"] for row in rows], succeed)
 

@@ -89,13 +89,13 @@ told as (
 select no from gone;
 
 -- name: lock_runners
--- Before keyed tasks end: their leases, and then the keys that they run for. $1 ns $2 lease nos, sorted $3 numbers
+-- Before keyed tasks end: their leases, and then the keys that they run for. $1 ns; pairs: $2 lease nos $3 numbers
 with held as materialized (
-  select nos from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+  select lease_no, nos from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
 mine as materialized (
   select t.no, t.channel, t.key from held h cross join lateral unnest(h.nos) as u(no)
   join task t on t.ns = $1 and t.no = u.no
-  where u.no = any ($3::bigint[]))
+  where (h.lease_no, u.no) in (select p.lease_no, p.no from unnest($2::bigint[], $3::bigint[]) as p(lease_no, no)))
 select r.no from runner r join mine m on r.ns = $1 and r.channel = m.channel and r.key = m.key
 where r.no = m.no and (select count(*) from held) >= 0
 order by r.channel, r.key for update of r;

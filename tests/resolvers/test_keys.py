@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crew import Crew, crew_on
+from tests.support.crew import COMPLETE, Crew, crew_on
 from tests.support.keys import (
     CANCEL,
     EAGER,
@@ -243,6 +243,20 @@ async def test_a_lost_lease_ends_no_twin(crew: Crew) -> None:
         assert [e["code"] for e in (await call(stale))["errors"]] == ["LOST"]
     assert await look(crew, first, second) == [("RUNNING", 1, 4, None), ("MERGED", 0, 5, first)]
     assert (await crew.complete(lease))["completed"] == 1
+
+
+async def test_a_lost_lease_beside_a_good_one_brings_no_twin_of_the_later_claim(crew: Crew) -> None:
+    """The runner is claimed again, in one lease with a task of another key. (The twin was taken for one that ends.)"""
+    runner, twin = await one(crew, priority=1), await one(crew)
+    (lost,) = await crew.claim()
+    await expire_leases(crew)
+    await one(crew, key="other")
+    leases = await crew.claim(3)
+    other = next(lease for lease in leases if lease["task"]["id"] not in (runner, twin))
+    results = [{"lease": lost["id"]}, {"lease": other["id"], "children": [{"name": "child", "channel": "c"}]}]
+    done = (await crew.ask(COMPLETE, input={"results": results}))["completeTasks"]
+    assert (done["completed"], [error["code"] for error in done["errors"]]) == (1, ["LOST"])
+    assert [s for s, *_ in await look(crew, runner, twin)] == ["RUNNING", "MERGED"]
 
 
 # -- failure ------------------------------------------------------------------------------------------------------------

@@ -93,8 +93,12 @@ class ServerProcess:
 
     def workers(self) -> list[int]:
         """The process ids of `serve --workers`, in the order they were started."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"serve-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found = []
+        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if b"serve-worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+        return found
 
     def spawn(self) -> None:
         """Start it, and do not wait."""
