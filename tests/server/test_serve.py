@@ -117,6 +117,41 @@ def test_it_ends_well_while_its_postgres_cannot_be_started(running: ServerProces
     assert running.terminate(30) == 0
 
 
+@pytest.fixture
+def three() -> Iterator[ServerProcess]:
+    with server_process(CREW_WORKERS="3") as server:
+        server.start()
+        wait_for(lambda: len(server.workers()) == 3, "three processes")
+        yield server
+
+
+async def test_several_processes_serve_one_port_and_end_together(three: ServerProcess):
+    lease = create_and_claim(three)
+    wait_for(lambda: len(three.ask("{ workers { id } }")["workers"]) == 1, "any of them answers")
+    processes, postmaster = three.workers(), three.postmaster
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        claim = {"workerId": "waiter", "channels": ["nothing"], "waitSeconds": 25}
+        polls = [threads.submit(three.ask, CLAIM, input=claim) for _ in range(6)]
+        waiting = "select from worker where name = 'waiter'"
+        deadline = time.monotonic() + 10
+        while not await fetch(three.dsn, waiting):
+            assert time.monotonic() < deadline, "no long poll has come in"
+        assert three.terminate(30) == 0
+        assert [poll.result(1)["claimTasks"]["leases"] for poll in polls] == [[]] * 6
+    wait_for(lambda: not any(map(alive, [*processes, postmaster])), "all have ended")
+    three.start()
+    done = three.ask(COMPLETE, input={"results": [{"lease": lease["id"]}]})
+    assert done["completeTasks"]["completed"] == 1
+
+
+def test_processes_whose_parent_was_killed_end_and_leave_the_port(three: ServerProcess):
+    processes = three.workers()
+    three.kill()
+    wait_for(lambda: not any(map(alive, processes)), "all have ended")
+    three.start()
+    assert len(wait_for(three.workers, "started again")) > 0
+
+
 def test_it_answers_healthz_and_sends_browsers_from_the_root_to_graphql(running: ServerProcess):
     answer = httpx.get(f"{running.url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
