@@ -9,7 +9,8 @@ from uuid import UUID
 from db.pool import Pool
 from db.statements import statement
 
-_LOOK = 1000
+_LOOK = 100
+"""Tasks of each priority of a channel that are looked at for the oldest."""
 
 
 @dataclass(slots=True)

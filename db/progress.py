@@ -47,9 +47,11 @@ class GroupNameRow:
 
 @dataclass(slots=True)
 class PaceRow:
-    bucket: int
-    what: int
-    n: int
+    at: datetime
+    """When its bucket begins."""
+    what: int | None
+    """1 created 2 succeeded 3 failed; from 100 on started, by how long it had waited; None: nothing was."""
+    n: int | None
 
 
 async def fold_groups(pool: Pool, ns: int) -> int:

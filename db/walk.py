@@ -129,8 +129,8 @@ async def walk_ranked(pool: Pool, ns: int, rank: int, no: int, below: int, limit
     return list(zip(rows[0]["keys"] or (), rows[0]["nos"] or (), strict=True))
 
 
-async def walk_ended(pool: Pool, ns: int, micros: int, no: int, limit: int, *, done: bool, failed: bool) -> Keyed:
-    rows = await pool.fetch(statement("walk", "walk_ended"), ns, micros, no, limit, done, failed)
+async def walk_ended(pool: Pool, ns: int, micros: int, no: int, limit: int, states: list[int]) -> Keyed:
+    rows = await pool.fetch(statement("walk", "walk_ended"), ns, micros, no, limit, states)
     return list(zip(rows[0]["keys"] or (), rows[0]["nos"] or (), strict=True))
 
 

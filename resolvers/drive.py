@@ -85,7 +85,7 @@ class Drive:
     async def places(self, states: list[int]) -> Numbers | None:
         """Tasks in these states by their places; None where that cannot be walked."""
         pool, ns, lanes = self.core.pool, self.core.ns, list[LaneRow]()
-        if SUCCEEDED in states or CANCELLED in states:
+        if SUCCEEDED in states:
             return None
         if RUNNING in states:
             running = await rows.running_count(pool, ns, LEASED)
@@ -143,11 +143,10 @@ class Drive:
         pool, ns = self.core.pool, self.core.ns
         states = set(range(8) if self.wanted.states is None else self.wanted.states)
         ended, rest = sorted(states & {SUCCEEDED, FAILED, CANCELLED}), sorted(states - {SUCCEEDED, FAILED, CANCELLED})
-        done, failed = SUCCEEDED in ended or CANCELLED in ended, FAILED in ended
 
         async def read(at: Place | None, size: int) -> Part:
             micros, no = (_LATEST, 0) if at is None else at
-            return part(await rows.walk_ended(pool, ns, micros, no, size, done=done, failed=failed), size)
+            return part(await rows.walk_ended(pool, ns, micros, no, size, ended), size)
 
         sections = [self.section(read)] if ended and (start is None or start[0] >= 0) else []
         begin = start if sections or start is None or start[0] < 0 else None

@@ -20,7 +20,7 @@ from resolvers.core import Core
 from resolvers.drive import SLACK, SMALL
 from resolvers.errors import BadInput, TooBroad
 from resolvers.task import read_place, write_place
-from resolvers.walk import Part, Place, Read, Section, Total, part, walk, whole
+from resolvers.walk import BUDGET, Part, Place, Read, Section, Total, part, walk, whole
 
 __all__ = ["GroupFilter", "GroupPage", "page", "total", "within"]
 
@@ -48,8 +48,8 @@ async def page(core: Core, narrowed: GroupFilter, order: str, after: str | None,
     if narrowed.states == []:
         return GroupPage([], [], False, after is not None)
     sections, begin = await _sections(core, narrowed, order, start)
-    walked = await walk(sections, begin, first + 1)
-    if not walked.complete:
+    walked = await walk(sections, begin, first + 1, BUDGET)
+    if not walked.complete and first:
         raise TooBroad(
             f"too few of the groups that can be looked at in this order ({order.upper()}) match the filter to fill the page: "
             "name other states, a shorter time (createdAfter, createdBefore), or ask for less with `first`",
@@ -61,7 +61,7 @@ async def page(core: Core, narrowed: GroupFilter, order: str, after: str | None,
     return GroupPage(
         rows=[groups[no] for _, no in shown],
         cursors=[write_place(f"groups_{order}", no, str(key)) for key, no in shown],
-        has_next=len(walked.places) > first,
+        has_next=len(walked.places) > first or not walked.complete,
         has_previous=after is not None,
     )
 
@@ -71,7 +71,7 @@ async def total(core: Core, narrowed: GroupFilter) -> Total:
     if narrowed.states == []:
         return Total.of(0)
     sections, _ = await _sections(core, narrowed, "created_desc", None)
-    walked = await walk(sections, None, TOTAL_COUNT_STOPS_AT + 1)
+    walked = await walk(sections, None, TOTAL_COUNT_STOPS_AT + 1, BUDGET)
     return Total.of(len(walked.places)) if walked.complete else Total(len(walked.places), False)
 
 

@@ -32,7 +32,14 @@ class Page:
 async def page(core: Core, order: str, narrowed: Filter, after: str | None, first: int) -> Page:
     """At most `first` tasks after a cursor of the same order. Raises TooBroad when they lie too far apart to be found."""
     place = read_place(after, order)
-    found = await _found(core, order, narrowed, place and (int(place[1] or 0), place[0]), first + 1)
+    found: list[Place] = []
+    try:
+        found = await _found(core, order, narrowed, place and (int(place[1] or 0), place[0]), first + 1)
+    except TooBroad:
+        if first:
+            raise
+        # Asked for its total alone, most likely: there may be more.
+        found = [(0, 0)]
     shown = found[:first]
     tasks = {row.no: row for row in await read_tasks(core.pool, core.ns, nos=[no for _, no in shown])} if shown else {}
     shown = [item for item in shown if item[1] in tasks]
@@ -53,9 +60,11 @@ async def _found(core: Core, order: str, narrowed: Filter, start: Place | None, 
         walked = await walk(sections, begin, want, BUDGET // len(choice))
         if walked.complete:
             return walked.places
+        if start is None and len(walked.places) == await _folded(core, narrowed):
+            return walked.places
     raise TooBroad(
         f"{_told(narrowed)} matches too few of the tasks that can be looked at in this order ({order.upper()}) to fill the "
-        "page: name a group, a key, states other than SUCCEEDED and CANCELLED, or a shorter time (createdAfter, "
+        "page: name a group, a key, states other than SUCCEEDED, or a shorter time (createdAfter, "
         "createdBefore), or ask for less with `first`",
         ("filter",),
     )

@@ -55,7 +55,7 @@ class Total:
         return Total(min(n, TOTAL_COUNT_STOPS_AT), n <= TOTAL_COUNT_STOPS_AT)
 
 
-async def walk(sections: Sequence[Section], start: Place | None, want: int, budget: int = BUDGET) -> Walked:
+async def walk(sections: Sequence[Section], start: Place | None, want: int, budget: int) -> Walked:
     """The first `want` items, or all there are. `start` is a place in the first section."""
     found: list[Place] = []
     for section in sections:

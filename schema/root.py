@@ -11,12 +11,13 @@ from schema.lease import LeaseMutation
 from schema.scalars import SCALARS
 from schema.server import ServerQuery
 from schema.task import TaskMutation, TaskQuery
+from schema.throughput import ThroughputQuery
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ServerQuery):
+class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, ServerQuery):
     pass
 
 

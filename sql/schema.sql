@@ -836,6 +836,10 @@ ALTER TABLE ONLY public.workgroup
 ALTER TABLE ONLY public.workgroup
     ADD CONSTRAINT workgroup_pkey PRIMARY KEY (ns, workgroup);
 
+CREATE INDEX cancelled_by_end ON public.done USING btree (ns, at, no) WHERE (outcome = 7);
+
+CREATE INDEX cancelled_by_number ON public.done USING btree (ns, no) WHERE (outcome = 7);
+
 CREATE INDEX done_by_end ON public.done USING btree (ns, at, no);
 
 CREATE INDEX edge_of_child ON public.edge USING btree (ns, child, place);

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from db.clock import fold_events, forget_claims, park_held
 from db.key import forget_ended_keys
 from db.pause import forget_ended_pauses, park_front
-from db.progress import fold_groups
+from db.progress import fold_groups, forget_pace
+from resolvers import pace as pacing
 from resolvers.core import Core
 from resolvers.follow import move
 from resolvers.workgroup import BATCH
@@ -21,6 +24,8 @@ async def fold(core: Core) -> None:
     """Sooner again when much has changed: what is not folded yet is added up by every reader."""
     await fold_events(core.pool, core.ns)
     groups = await fold_groups(core.pool, core.ns)
+    if random.random() < core.rhythm.floor / _FORGET_EVERY:
+        await forget_pace(core.pool, core.ns, pacing.KEPT)
     await pause(core.rhythm.floor if groups < _MANY else core.rhythm.floor / 5)
 
 

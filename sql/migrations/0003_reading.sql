@@ -3,6 +3,9 @@
 -- Ended tasks by their end, newest ones last: FINISHED_DESC.
 create index done_by_end on done (ns, at, no);
 create index failed_by_end on failed (ns, at, no);
+-- Few are cancelled: they are told apart from the many that succeeded, who do not pay for it.
+create index cancelled_by_number on done (ns, no) where outcome = 7;
+create index cancelled_by_end on done (ns, at, no) where outcome = 7;
 -- PRIORITY_DESC: most tasks have priority 0, and cost nothing here; among them the order is that of the numbers.
 create index task_by_rank on task (ns, rank, no) where rank <> 0;
 -- Progress goes by weight. Most tasks weigh 1, and are told by their absence.

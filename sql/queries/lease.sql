@@ -71,6 +71,7 @@ got as materialized (
     c.remaining - 1 as remaining,
     c.failures,
     c.key is not null as merges,
+    extract(epoch from now() - c.ready_at)::float4 as waited,
     s.lease_no,
     s.worker,
     s.claim_id,
@@ -87,23 +88,27 @@ got as materialized (
   join slot s using (turn)
   join task t on t.ns = $1 and t.no = c.no),
 -- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
+parted as materialized (
+  select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, until, now() + timeout * interval '1 s' as deadline,
+    array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels, array_agg(workgroup) as workgroups,
+    array_agg(attempt) as attempts, array_agg(remaining) as remainings, array_agg(failures) as failures,
+    array_agg(case when merges then key end) as keys, array_agg(waited) as waits
+  from got group by lease_no, worker, until, timeout),
 leased as (
   insert into lease (ns, lease_no, part, worker, until, deadline, nos, groups, channels, workgroups, attempts, remainings,
     failures, keys)
-  select $1, lease_no, coalesce(-(timeout * 1000)::bigint, 0), worker, until, now() + timeout * interval '1 s',
-    array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt), array_agg(remaining),
-    array_agg(failures), array_agg(case when merges then key end)
-  from got group by lease_no, worker, until, timeout
-  returning worker, nos, groups, channels, workgroups, attempts),
+  select $1, lease_no, part, worker, until, deadline, nos, groups, channels, workgroups, attempts, remainings, failures, keys
+  from parted),
 taken as (
   insert into claim (ns, claim_id, lease_no, asked)
   select distinct $1, claim_id, lease_no, asked from got where claim_id is not null),
 told as (
-  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts)
-  select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts from leased
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts, waits)
+  select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts, waits from parted
   --full{
   union all
-  select $1, 10, 2, 4, null, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
+  select $1, 10, 2, 4, null, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt),
+    null::float4[]
   from twin having count(*) > 0
   --full}
   )

@@ -51,16 +51,18 @@ with gone as (
 select count(*)::int as gone from gone;
 
 -- name: throughput
--- What is counted, by buckets of so many seconds up to now, the first one 0. $1 ns $2 channel number, 0 for all $3 seconds of a
--- bucket $4 buckets
-select
-  floor(extract(epoch from at - s.start) / $3::float8)::int as bucket,
-  what::int as what,
-  sum(n)::bigint as n
-from (select now() - $3 * $4::int * interval '1 s' as start) s
-join pace p on p.ns = $1 and p.channel = $2 and p.at >= s.start and p.at < s.start + $3 * $4 * interval '1 s'
-group by bucket, what
-order by bucket, what;
+-- What is counted, by buckets that end with the span of now; one row at least of each. $1 ns $2 channel number, 0 for all
+-- $3 seconds of a bucket $4 buckets
+with s as materialized (
+  select date_bin('10 s', now(), 'epoch') + interval '10 s' - $3::float8 * $4::int * interval '1 s' as start),
+counted as materialized (
+  select floor(extract(epoch from p.at - s.start) / $3)::int as bucket, p.what, sum(p.n)::bigint as n
+  from s join pace p on p.ns = $1 and p.channel = $2 and p.at >= s.start
+  group by 1, 2)
+select s.start + b * $3 * interval '1 s' as at, c.what::int, c.n
+from s cross join generate_series(0, $4 - 1) b
+left join counted c on c.bucket = b
+order by b, c.what;
 
 -- name: group_progress
 -- The fold plus the events after it: exact. $1 ns $2 group numbers

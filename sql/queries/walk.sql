@@ -32,7 +32,7 @@ select array_agg(no) as nos
 from (select no from task where ns = $1 and key = $5 and no > $2 and no < $3 order by no desc limit $4) x;
 
 -- name: walk_places_asc
--- What has not ended, or has failed, place by place. Ready tasks stand by channel and rank: their lanes are named.
+-- What has not succeeded, place by place. Ready tasks stand by channel and rank: their lanes are named.
 -- $1 ns $2 above $3 below $4 how many $5 states; lanes: $6 channels $7 ranks
 select array_agg(no) as nos
 from (
@@ -55,7 +55,10 @@ from (
     union all
     (select no from merged where ns = $1 and 4 = any ($5) and no > $2 and no < $3 order by no limit $4)
     union all
-    (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no limit $4)) p
+    (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no limit $4)
+    union all
+    (select no from done
+    where ns = $1 and 7 = any ($5) and outcome = 7 and no > $2 and no < $3 order by no limit $4)) p
   order by no limit $4) x;
 
 -- name: walk_places_desc
@@ -82,7 +85,10 @@ from (
     union all
     (select no from merged where ns = $1 and 4 = any ($5) and no > $2 and no < $3 order by no desc limit $4)
     union all
-    (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no desc limit $4)) p
+    (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no desc limit $4)
+    union all
+    (select no from done
+    where ns = $1 and 7 = any ($5) and outcome = 7 and no > $2 and no < $3 order by no desc limit $4)) p
   order by no desc limit $4) x;
 
 -- name: ready_lanes
@@ -131,16 +137,21 @@ from (
   order by rank, no limit $5) x;
 
 -- name: walk_ended
--- Latest end first: what succeeded or was cancelled, and what failed. Keys are microseconds. $1 ns
--- $2 before this many microseconds $3 and this number $4 how many $5 done ones $6 failed ones
+-- Latest end first. Keys are microseconds. $1 ns $2 before this many microseconds $3 and this number $4 how many $5 states:
+-- SUCCEEDED brings all that is done
 with place as (select 'epoch'::timestamptz + $2::bigint * interval '1 microsecond' as at)
 select array_agg(no) as nos, array_agg((extract(epoch from at) * 1000000)::bigint) as keys
 from (
   select no, at from (
-    (select no, at from done where ns = $1 and $5::bool and (at, no) < ((select at from place), $3::bigint)
+    (select no, at from done
+    where ns = $1 and 5 = any ($5::smallint[]) and (at, no) < ((select at from place), $3::bigint)
     order by at desc, no desc limit $4)
     union all
-    (select no, at from failed where ns = $1 and $6::bool and (at, no) < ((select at from place), $3)
+    (select no, at from done
+    where ns = $1 and 7 = any ($5) and 5 <> all ($5) and outcome = 7 and (at, no) < ((select at from place), $3)
+    order by at desc, no desc limit $4)
+    union all
+    (select no, at from failed where ns = $1 and 6 = any ($5) and (at, no) < ((select at from place), $3)
     order by at desc, no desc limit $4)) p
   order by at desc, no desc limit $4) x;
 

@@ -198,6 +198,8 @@ ARGUMENTS = {
     "Query.workgroups(first)": ("{{ workgroups{0} {{ name }} }}", "first: null"),
     "Query.workers(aliveOnly)": ("{{ workers{0} {{ id }} }}", "aliveOnly: null"),
     "Query.workers(first)": ("{{ workers{0} {{ id }} }}", "first: null"),
+    "Query.throughput(seconds)": ("{{ throughput{0} {{ failed }} }}", "seconds: null"),
+    "Query.throughput(buckets)": ("{{ throughput{0} {{ failed }} }}", "buckets: null"),
     "Task.errors(last)": ('{{ task(id: "{1}") {{ errors{0} {{ error }} }} }}', "last: null"),
     "Task.parents(first)": ('{{ task(id: "{1}") {{ parents{0} {{ name }} }} }}', "first: null"),
     "Task.children(first)": ('{{ task(id: "{1}") {{ children{0} {{ name }} }} }}', "first: null"),
