@@ -110,6 +110,14 @@ async def ready_lanes(pool: Pool, ns: int, channels: list[int] | None, limit: in
     return [LaneRow(*row) for row in await pool.fetch(statement("walk", "ready_lanes_of"), ns, limit, channels)]
 
 
+async def walk_rank(pool: Pool, ns: int, span: Span, limit: int, rank: int, channels: list[int]) -> list[int]:
+    return await _numbers(pool, statement("walk", "walk_rank"), ns, span.low, span.high, limit, rank, channels)
+
+
+async def parked_ranks(pool: Pool, ns: int, limit: int) -> list[int]:
+    return [row["rank"] for row in await pool.fetch(statement("walk", "parked_ranks"), ns, limit)]
+
+
 async def running_count(pool: Pool, ns: int, limit: int) -> RunningRow:
     rows = await pool.fetch(statement("walk", "running_count"), ns, limit)
     return RunningRow(*rows[0])

@@ -18,7 +18,7 @@ from resolvers.core import Core
 from resolvers.walk import Part, Place, Read, Section, part, whole
 
 BLOCKED, SCHEDULED, READY, RUNNING, MERGED, SUCCEEDED, FAILED, CANCELLED = range(8)
-SMALL = 2000
+SMALL = 1000
 """A set of so many is read whole and sorted."""
 LANES = 64
 """Ready tasks of so many channels and priorities are walked side by side."""
@@ -77,6 +77,8 @@ class Drive:
             found.append(partial(_of_key, self.core, wanted.key))
         if wanted.group_no is not None:
             found.append(partial(_of_group, self.core, wanted.group_no))
+        if wanted.worker is not None and wanted.states == [RUNNING]:
+            found.append(partial(_of, wanted.runs or []))
         places = None if wanted.states is None else await self.places(wanted.states)
         if places is not None:
             found.append(places)
@@ -85,8 +87,6 @@ class Drive:
     async def places(self, states: list[int]) -> Numbers | None:
         """Tasks in these states by their places; None where that cannot be walked."""
         pool, ns, lanes = self.core.pool, self.core.ns, list[LaneRow]()
-        if SUCCEEDED in states:
-            return None
         if RUNNING in states:
             running = await rows.running_count(pool, ns, LEASED)
             if running.leases >= LEASED or running.tasks > LEASED:
@@ -110,7 +110,7 @@ class Drive:
         if not deep and all(given is None for given in wanted.args()):
             return Section(read, cost=1)
         match = partial(_matching, core, wanted)
-        return Section(read, cost=6 if deep else 3, match=match)
+        return Section(read, cost=8 if deep else 2, match=match)
 
     def created(self, numbers: Numbers, way: Direction, key: int = 0, **narrower: object) -> Section:
         async def read(at: Place | None, size: int) -> Part:
@@ -173,26 +173,31 @@ class Drive:
         return self.section(read)
 
     async def by_lanes(self, start: Place | None) -> Way | None:
-        """READY tasks alone, a priority at a time; not while some are moved aside, where they have no such order."""
+        """READY tasks alone, a priority at a time."""
         pool, ns = self.core.pool, self.core.ns
         if self.wanted.states != [READY]:
             return None
         lanes = await rows.ready_lanes(pool, ns, self.wanted.channels, LANES + 1)
-        if len(lanes) > LANES or await rows.walk_places(pool, ns, "asc", Span(), 1, [READY], []):
+        aside = await rows.parked_ranks(pool, ns, LANES + 1)
+        if len(lanes) > LANES or len(aside) > LANES:
             return None
-        by_rank: defaultdict[int, list[LaneRow]] = defaultdict(list)
+        channels: defaultdict[int, list[int]] = defaultdict(list)
         for lane in lanes:
-            by_rank[lane.rank].append(lane)
+            channels[lane.rank].append(lane.channel)
 
         def of_rank(rank: int) -> Section:
-            async def numbers(way: Direction, span: Span, limit: int) -> list[int]:
-                return await rows.walk_places(pool, ns, way, span, limit, [], by_rank[rank])
+            async def numbers(_: Direction, span: Span, limit: int) -> list[int]:
+                return await rows.walk_rank(pool, ns, span, limit, rank, channels[rank])
 
             return self.created(numbers, "asc", key=-rank)
 
-        ranks = sorted(rank for rank in by_rank if start is None or rank >= -start[0])
+        ranks = sorted(rank for rank in {*channels, *aside} if start is None or rank >= -start[0])
         begin = start if start is not None and ranks and ranks[0] == -start[0] else None
         return [of_rank(rank) for rank in ranks], begin
+
+
+async def _of(nos: list[int], way: Direction, span: Span, limit: int) -> list[int]:
+    return sorted((no for no in nos if span.low < no < span.high), reverse=way == "desc")[:limit]
 
 
 async def _of_key(core: Core, key: str, way: Direction, span: Span, limit: int) -> list[int]:

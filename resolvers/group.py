@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from db import progress as rows
@@ -26,6 +27,7 @@ __all__ = ["GroupFilter", "GroupPage", "page", "total", "within"]
 
 OPEN, FINISHED, FAILING, PAUSED = range(1, 5)
 _LATEST = 1 << 52
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHANGED = 5000
 
 
@@ -70,9 +72,21 @@ async def total(core: Core, narrowed: GroupFilter) -> Total:
     """How many there are, up to TOTAL_COUNT_STOPS_AT; where they lie too far apart, how many were found, not exact."""
     if narrowed.states == []:
         return Total.of(0)
+    if narrowed == GroupFilter(states=[FINISHED]):
+        return Total.of(await _finished(core))
     sections, _ = await _sections(core, narrowed, "created_desc", None)
     walked = await walk(sections, None, TOTAL_COUNT_STOPS_AT + 1, BUDGET)
     return Total.of(len(walked.places)) if walked.complete else Total(len(walked.places), False)
+
+
+async def _finished(core: Core) -> int:
+    """So many groups, up to one more than is counted."""
+    changed = await Drive(core, GroupFilter(), Span()).changed()
+    found = {
+        no
+        for _, no in await rows.walk_finished(core.pool, core.ns, _LATEST, 0, TOTAL_COUNT_STOPS_AT + 1 + len(changed))
+    }
+    return len((found - {row.group_no for row in changed}) | {row.group_no for row in changed if row.ended >= 0})
 
 
 async def _sections(
@@ -110,7 +124,7 @@ class Drive:
         narrowed = replace(self.narrowed, states=states)
         if all(given is None for given in narrowed.args()):
             return Section(read, cost=1)
-        return Section(read, cost=3 if states is None else 5, match=partial(_matching, self.core, narrowed))
+        return Section(read, cost=2 if states is None else 3, match=partial(_matching, self.core, narrowed))
 
     async def by_creation(self, way: Direction) -> Section:
         states = self.narrowed.states
@@ -148,13 +162,18 @@ class Drive:
         late = [(row.ended, row.group_no) for row in changed if row.ended >= 0]
 
         async def read(at: Place | None, size: int) -> Part:
-            micros, no = (_LATEST, 0) if at is None else at
-            folded = await rows.walk_finished(core.pool, core.ns, micros, no, size)
+            end, no = (_LATEST, 0) if at is None else at
+            folded = await rows.walk_finished(core.pool, core.ns, end, no, size)
             last = folded[-1] if len(folded) >= size else None
             found = [place for place in folded if place[1] not in named]
-            found += [place for place in late if place < (micros, no) and (last is None or place >= last)]
+            found += [place for place in late if place < (end, no) and (last is None or place >= last)]
             return sorted(found, reverse=True), last
 
+        few = None if states is None else await self.few_standing(states, sorted(named))
+        if few is not None:
+            progress = await rows.group_progress(core.pool, core.ns, few)
+            ended = [(-1 if row.finished_at is None else micros(row.finished_at), row.group_no) for row in progress]
+            return [self.section(whole(ended, lambda place: (-place[0], -place[1])), states)], start
         sections = []
         if (start is None or start[0] >= 0) and (states is None or FINISHED in states or PAUSED in states):
             sections.append(self.section(read, states))
@@ -221,6 +240,11 @@ class Drive:
             f"over {_CHANGED} groups have changed since they were last counted: ask again in a second, or without states",
             ("filter", "states"),
         )
+
+
+def micros(at: datetime) -> int:
+    """Since 1970, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 Numbers = Callable[[Direction, Span, int], Awaitable[list[int]]]

@@ -64,7 +64,7 @@ async def _found(core: Core, order: str, narrowed: Filter, start: Place | None, 
             return walked.places
     raise TooBroad(
         f"{_told(narrowed)} matches too few of the tasks that can be looked at in this order ({order.upper()}) to fill the "
-        "page: name a group, a key, states other than SUCCEEDED, or a shorter time (createdAfter, "
+        "page: name a group, a key, fewer states or a shorter time (createdAfter, "
         "createdBefore), or ask for less with `first`",
         ("filter",),
     )

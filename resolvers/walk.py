@@ -13,8 +13,8 @@ from typing import Any
 
 from db.task import TOTAL_COUNT_STOPS_AT
 
-BUDGET = 30_000
-"""Points that one list may spend. Measured: about a microsecond each (bench/reading.py)."""
+BUDGET = 24_000
+"""Points that one list may spend; one is about a microsecond of PostgreSQL's (bench/reading.py)."""
 STEP = 4096
 """The most candidates of one statement."""
 

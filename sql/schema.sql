@@ -860,6 +860,8 @@ CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
 
 CREATE INDEX merged_of_runner ON public.merged USING btree (ns, into_no);
 
+CREATE INDEX parked_by_rank ON public.parked USING btree (ns, rank, no);
+
 CREATE INDEX parked_of_group ON public.parked USING btree (ns, group_no) WHERE paused;
 
 CREATE INDEX parked_of_key ON public.parked USING btree (ns, channel, key) WHERE (key IS NOT NULL);

@@ -10,6 +10,8 @@ create index cancelled_by_end on done (ns, at, no) where outcome = 7;
 create index task_by_rank on task (ns, rank, no) where rank <> 0;
 -- Progress goes by weight. Most tasks weigh 1, and are told by their absence.
 create index task_of_other_weight on task (ns, no) include (weight) where weight <> 1;
+-- READY by priority: what is moved aside is READY too.
+create index parked_by_rank on parked (ns, rank, no);
 create index group_by_name on task_group (ns, name collate "C", group_no);
 
 -- How far each group is: a fold of the event log, as `tally`; a reader adds the tail (group_tail). One row a group.

@@ -32,7 +32,7 @@ select array_agg(no) as nos
 from (select no from task where ns = $1 and key = $5 and no > $2 and no < $3 order by no desc limit $4) x;
 
 -- name: walk_places_asc
--- What has not succeeded, place by place. Ready tasks stand by channel and rank: their lanes are named.
+-- Place by place; SUCCEEDED brings all that is done. Ready tasks stand by channel and rank: their lanes are named.
 -- $1 ns $2 above $3 below $4 how many $5 states; lanes: $6 channels $7 ranks
 select array_agg(no) as nos
 from (
@@ -57,8 +57,10 @@ from (
     union all
     (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no limit $4)
     union all
+    (select no from done where ns = $1 and 5 = any ($5) and no > $2 and no < $3 order by no limit $4)
+    union all
     (select no from done
-    where ns = $1 and 7 = any ($5) and outcome = 7 and no > $2 and no < $3 order by no limit $4)) p
+    where ns = $1 and 7 = any ($5) and 5 <> all ($5) and outcome = 7 and no > $2 and no < $3 order by no limit $4)) p
   order by no limit $4) x;
 
 -- name: walk_places_desc
@@ -87,8 +89,10 @@ from (
     union all
     (select no from failed where ns = $1 and 6 = any ($5) and no > $2 and no < $3 order by no desc limit $4)
     union all
+    (select no from done where ns = $1 and 5 = any ($5) and no > $2 and no < $3 order by no desc limit $4)
+    union all
     (select no from done
-    where ns = $1 and 7 = any ($5) and outcome = 7 and no > $2 and no < $3 order by no desc limit $4)) p
+    where ns = $1 and 7 = any ($5) and 5 <> all ($5) and outcome = 7 and no > $2 and no < $3 order by no desc limit $4)) p
   order by no desc limit $4) x;
 
 -- name: ready_lanes
@@ -113,6 +117,31 @@ with recursive lane(channel, rank) as (
   from lane l cross join lateral (
     select r.rank from ready r where r.ns = $1 and r.channel = l.channel and r.rank > l.rank order by r.rank limit 1) n)
 select channel, rank from lane limit $2;
+
+-- name: walk_rank
+-- Ready tasks of one priority, oldest first: its lanes, and what is moved aside. $1 ns $2 above $3 below $4 how many $5 rank
+-- $6 channels
+select array_agg(no) as nos
+from (
+  select no from (
+    (select r.no
+    from unnest($6::int[]) as l(channel)
+    cross join lateral (
+      select x.no from ready x
+      where x.ns = $1 and x.channel = l.channel and x.rank = $5 and x.no > $2 and x.no < $3 order by x.no limit $4) r)
+    union all
+    (select no from parked where ns = $1 and rank = $5 and no > $2 and no < $3 order by no limit $4)) p
+  order by no limit $4) x;
+
+-- name: parked_ranks
+-- Priorities of what is moved aside. $1 ns $2 at most so many
+with recursive lane(rank) as (
+  (select rank from parked where ns = $1 order by rank limit 1)
+  union all
+  select n.rank
+  from lane l cross join lateral (
+    select p.rank from parked p where p.ns = $1 and p.rank > l.rank order by p.rank limit 1) n)
+select rank from lane limit $2;
 
 -- name: running_count
 -- How many tasks are leased, counted no further than so many leases. $1 ns $2 at most so many leases
