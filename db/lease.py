@@ -164,25 +164,39 @@ class EndedItem:
     stands: bool
 
 
+async def shares(connection: Connection, ns: int, start: list[Place], limit: int) -> dict[int, int]:
+    """Channel → how many of the `limit` best tasks it has."""
+    rows = await connection.fetch(
+        statement("lease", "shares"), ns, [x[0] for x in start], [x[1] for x in start], [x[2] for x in start], limit
+    )
+    return {row["channel"]: row["n"] for row in rows}
+
+
 async def claim_tasks(
-    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
+    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None = None
 ) -> tuple[list[ClaimedRow], int]:
     """What was claimed; and, when it is not 0, that nothing was because of a key or a pause: run claim_tasks_full.
 
+    `limits`: at most so many of each place to start from.
     Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile.
     """
-    return await _claim(connection, statement("lease", "claim_tasks"), ns, start, requests)
+    return await _claim(connection, statement("lease", "claim_tasks"), ns, start, requests, limits)
 
 
 async def claim_tasks_full(
-    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest]
+    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None = None
 ) -> tuple[list[ClaimedRow], int]:
     """What was claimed, and how many tasks merged instead. Raises as claim_tasks."""
-    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests)
+    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests, limits)
 
 
 async def _claim(
-    connection: Connection, sql: str, ns: int, start: list[Place], requests: list[ClaimRequest]
+    connection: Connection,
+    sql: str,
+    ns: int,
+    start: list[Place],
+    requests: list[ClaimRequest],
+    limits: list[int] | None,
 ) -> tuple[list[ClaimedRow], int]:
     rows = await connection.fetch(
         sql,
@@ -195,6 +209,7 @@ async def _claim(
         [x.seconds for x in requests],
         [x.claim_id for x in requests],
         [x.asked for x in requests],
+        limits or [sum(x.limit for x in requests)] * len(start),
     )
     return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["again"]
 

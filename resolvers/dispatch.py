@@ -29,6 +29,7 @@ from db.lease import (
     claim_tasks,
     claim_tasks_full,
     claimed_before,
+    shares,
     standing_leases,
 )
 from db.task import TaskRow, read_tasks
@@ -39,6 +40,8 @@ from resolvers.follow import give_back
 _FROM_START = (-(1 << 31), 0)
 _ROUND = 5000
 _IN_FULL = 10.0
+_FEW = 4
+"""Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
 _LOOK_SHARE = 20
 """Looking from the start of the channels takes one part in so many of the time."""
 
@@ -377,12 +380,20 @@ class Dispatcher:
         rows: list[ClaimedRow] = []
         again = 1
         async with self._starts(numbers) as start:
+            limits: list[int] | None = None
+            if len(start) > _FEW:
+                wanted = sum(w.claim.limit for w in waiters)
+                found = await self.core.pool.run(lambda c: shares(c, self.core.ns, start, wanted))
+                start = [place for place in start if place[0] in found] or start[:1]
+                limits = [found.get(place[0], 1) for place in start]
             if time.monotonic() > self._in_full:
-                rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests))
+                rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests, limits))
                 if again:
                     self._in_full = time.monotonic() + _IN_FULL
             while again and not rows:
-                rows, again = await self.core.pool.run(lambda c: claim_tasks_full(c, self.core.ns, start, requests))
+                rows, again = await self.core.pool.run(
+                    lambda c: claim_tasks_full(c, self.core.ns, start, requests, limits)
+                )
         runners = [row.no for row in rows if row.merges]
         if runners:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))

@@ -1,13 +1,47 @@
 -- What workers do: claim, complete, fail, extend, release; and what happens to leases that nobody keeps.
 -- Rows are always locked in this order: claim, lease (by number), runner (by key), blocked (by number), hold.
 
+-- name: shares
+-- Of the best tasks of many channels, how many each has: a claim that locked as many in each as it may take would lock them by the
+-- thousand. Nothing is locked here. A channel counts when its first task is among the best firsts, and then only with tasks no
+-- worse than the last of those. $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 how many
+with start as (
+  select * from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
+  where channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)),
+free as materialized (select not exists (select from pause p where p.ns = $1 and p.kind < 3) as unpaused),
+first as materialized (
+  select h.channel, r.rank, r.no
+  from start h
+  cross join lateral (
+    select x.rank, x.no from ready x
+    where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
+      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      and ((select unpaused from free) or not exists (
+        select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
+    order by x.rank, x.no limit 1) r
+  order by r.rank, r.no limit $5),
+bound as (select rank, no from first where (select count(*) from first) = $5 order by rank desc, no desc limit 1),
+best as (
+  select f.channel, r.rank, r.no
+  from first f
+  cross join lateral (
+    select x.rank, x.no from ready x
+    where x.ns = $1 and x.channel = f.channel and (x.rank, x.no) >= (f.rank, f.no)
+      and (x.rank, x.no) <= (coalesce((select rank from bound), 2147483647), coalesce((select no from bound), 9223372036854775807))
+      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      and ((select unpaused from free) or not exists (
+        select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
+    order by x.rank, x.no limit $5) r
+  order by r.rank, r.no limit $5)
+select channel, count(*)::int as n from best group by channel order by channel;
+
 -- name: claim_tasks
 -- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.
 -- A request whose claim id is known gets nothing here: its answer stands in claimed_before. One row at least, for `again`.
 -- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full. In full, `again` is
 -- how many merged instead of running; a key's other ready tasks are taken in by take_in, the next statement.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
--- $8 claim ids or null $9 what was asked
+-- $8 claim ids or null $9 what was asked; $10 at most so many of each channel
 with wanted as materialized (
   select w.*, nextval('lease_no') as lease_no
   from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[]) with ordinality
@@ -15,10 +49,10 @@ with wanted as materialized (
   where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
 -- The limit is never null, which would be no limit: with every request known, nothing is taken.
--- Over several channels each is locked up to the limit and the best are taken; the others are free again at commit.
+-- Over several channels each is locked up to its limit and the best are taken; the others are free again at commit.
 candidate as materialized (
   select r.at, r.key
-  from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
+  from unnest($2::int[], $3::int[], $4::bigint[], $10::int[]) as h(channel, rank, no, n)
   cross join lateral (
     select x.ctid as at, x.rank, x.no, x.key
     from ready x
@@ -29,7 +63,7 @@ candidate as materialized (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
       --full}
     order by x.rank, x.no
-    limit (select coalesce(sum(n), 0) from wanted)
+    limit (select least(coalesce(sum(w.n), 0), h.n) from wanted w)
     for update skip locked) r
   --full{
   where h.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from db.lease import shares
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until
 
@@ -313,3 +314,40 @@ async def test_a_claim_id_is_told_as_used_even_when_nothing_is_ready(crew: Crew)
     first = await crew.claim(claimId=id)
     assert await crew.claim() == []
     assert await asyncio.wait_for(crew.claim(claimId=id, waitSeconds=20), 5) == first
+
+
+MANY = tuple(f"c{n}" for n in range(12))
+
+
+async def test_over_many_channels_the_highest_priority_goes_first_wherever_it_is(crew: Crew) -> None:
+    tasks = [{"name": f"low {channel}", "channel": channel} for channel in MANY]
+    tasks += [{"name": f"five {n}", "channel": "c3", "priority": 5} for n in range(5)]
+    tasks += [{"name": f"nine {n}", "channel": "c7", "priority": 9} for n in range(3)]
+    await crew.create(*tasks)
+    names = [lease["task"]["name"] for lease in await crew.claim(6, channels=MANY)]
+    assert sorted(names) == ["five 0", "five 1", "five 2", "nine 0", "nine 1", "nine 2"]
+    rest = [lease["task"]["name"] for lease in await crew.claim(30, channels=MANY)]
+    assert sorted(rest) == sorted(["five 3", "five 4", *(f"low {channel}" for channel in MANY)])
+    assert await crew.claim(30, channels=MANY) == []
+
+
+async def test_over_many_channels_what_is_held_is_passed_over(crew: Crew) -> None:
+    made = await crew.create(
+        *({"name": f"t{n}", "channel": channel, "priority": 1} for n, channel in enumerate(MANY)),
+        {"name": "held", "channel": "c5", "priority": 9, "workgroup": "w"},
+        {"name": "paused", "channel": "c6", "priority": 9},
+    )
+    await crew.ask('mutation { suspendWorkgroup(name: "w", seconds: 1000) { workgroup { name } } }')
+    await crew.ask('mutation { pauseChannel(name: "c2") { channel { name } } }')
+    await crew.ask("mutation($ids: [ID!]!) { pauseTasks(ids: $ids) { affected } }", ids=[made["tasks"][-1]["id"]])
+    names = [lease["task"]["name"] for lease in await crew.claim(30, channels=MANY)]
+    assert sorted(names) == sorted(f"t{n}" for n in range(12) if n != 2)
+
+
+async def test_a_claim_of_many_channels_locks_no_more_than_it_takes(crew: Crew) -> None:
+    await crew.create(*({"name": f"t{n}", "channel": channel} for n in range(20) for channel in MANY))
+    seen = await crew.sql("select * from channel where name = any($1)", list(MANY))
+    start = [(row["channel"], -(1 << 31), 0) for row in seen]
+    found = await crew.services.core.pool.run(lambda c: shares(c, 1, start, 30))
+    assert sum(found.values()) == 30
+    assert set(found.values()) <= {2, 3}
