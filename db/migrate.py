@@ -11,6 +11,12 @@ from db.errors import NewerSchema
 
 _LOCK = 0x43524557  # "CREW"
 MINIMUM_POSTGRES = 150000
+_SESSION = {
+    "application_name": "crew migrates",
+    "statement_timeout": "600000",
+    "lock_timeout": "600000",
+    "idle_in_transaction_session_timeout": "60000",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ async def migrate(dsn: str) -> list[str]:
     older than 15. Safe to run from many servers at once.
     """
     try:
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600)
+        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600, server_settings=_SESSION)
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise RuntimeError(f"cannot connect to the database: {error or type(error).__name__}") from error
     try:

@@ -6,7 +6,11 @@ import asyncpg
 import pytest
 
 from db.errors import DatabaseUnavailable
+from db.migrate import migrate
 from db.pool import REPLAN, Pool
+from db.vacuum import the_one_that_vacuums
+from tests.support.crew import crew_on
+from tests.support.wait import until
 
 
 async def test_a_deadlock_is_run_again_and_an_outage_until_the_patience_is_over(dsn: str) -> None:
@@ -78,3 +82,36 @@ async def test_every_connection_has_its_time_outs_and_keeps_utc(dsn: str) -> Non
         assert (await pool.fetch("show timezone"))[0][0] == "UTC"
     finally:
         await pool.close()
+
+
+async def test_every_connection_has_its_time_outs(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PostgreSQL shows them, on each connection that a server and its migrations make."""
+    shown: dict[str, dict[str, str]] = {}
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    connect = asyncpg.connection.connect_utils._connect
+
+    async def seen(**given: object) -> asyncpg.Connection:
+        connection = await connect(**given)
+        try:
+            values = {name: await connection.fetchval(f"show {name}") for name in names}
+            shown[await connection.fetchval("show application_name")] = values
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    monkeypatch.setattr("asyncpg.connection.connect_utils._connect", seen)
+    await migrate(dsn)
+    async with crew_on(dsn):
+        async with the_one_that_vacuums(dsn):
+            pass
+
+        async def all_seen() -> bool:
+            return {*shown} == {"crew", "crew listens", "crew vacuums", "crew migrates"}
+
+        await until(all_seen)
+    assert shown["crew"] == shown["crew listens"] == dict(zip(names, ("30s", "10s", "15s"), strict=True))
+    assert shown["crew vacuums"] == dict(zip(names, ("0", "10s", "15s"), strict=True)), (
+        "a vacuum takes as long as it takes"
+    )
+    assert shown["crew migrates"] == dict(zip(names, ("10min", "10min", "1min"), strict=True))
