@@ -18,8 +18,10 @@ from rich.table import Table
 
 from server.demo.ads_api import create_ads_api
 from server.demo.campaign import CHANNELS, seed_task
-from server.demo.picture import GROUP_FIELDS, picture, seconds_until
+from server.demo.picture import GROUP_FIELDS, picture
 from server.demo.worker import Crew, Refused, Suspensions, Worker
+from server.terminal.changes import Changes
+from server.terminal.text import seconds_until
 
 TIME_OUT_SECONDS = 120
 POLL_SECONDS = 0.2
@@ -250,7 +252,7 @@ class Lines:
 
     console: Console
     view: View = View("", (), {})
-    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seen: Changes = field(default_factory=Changes)
     suspended: set[str] = field(default_factory=set)
 
     def __enter__(self) -> None:
@@ -266,12 +268,8 @@ class Lines:
 
     def changes(self, view: View) -> Iterator[str]:
         for group in view.groups:
-            for node in group["graph"]["nodes"]:
-                now, before = (node["state"], node["attempt"]), self.seen.get(node["id"])
-                if now != before:
-                    change = f"{before[0]} → {now[0]}" if before else f"new → {now[0]}"
-                    yield f"{group['name']} {node['name']} {change} (attempt {now[1]})"
-                self.seen[node["id"]] = now
+            for _, words in self.seen.since(group["graph"]["nodes"]):
+                yield f"{group['name']} {words}"
         for name, found in view.workgroups.items():
             wait = seconds_until(found["suspendedUntil"], view.now) if found else 0
             if wait and name not in self.suspended:

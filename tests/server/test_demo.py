@@ -7,14 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from server.demo import run
 from server.demo.ads_api import Limit, create_ads_api
 from server.demo.campaign import CHANNELS, ads_call, continuations, new_task, output, seed_task
-from server.demo.picture import GROUP_FIELDS, dag, picture, rows
+from server.demo.picture import GROUP_FIELDS, picture
 from server.demo.run import Lines, View, run_demo
 from server.demo.worker import Crew, Refused, Suspensions, Worker
+from server.terminal.dag import rows
+from tests.support.drawing import link, node, text
 
 Json = dict[str, Any]
 NOW = "2025-01-01T00:00:00+00:00"
@@ -353,26 +355,6 @@ def test_refusals_while_a_token_is_out_belong_to_the_same_suspension():
 # ---------------------------------------------------------------- picture
 
 
-def node(id: str, state: str = "SUCCEEDED", **more: Any) -> Json:
-    return {
-        "id": id,
-        "name": id,
-        "state": state,
-        "attempt": 1,
-        "heldBy": [],
-        "notBefore": None,
-        "progress": None,
-    } | more
-
-
-def link(parent: str, child: str, wait_for: str = "TASK", *, adopted: bool = False) -> Json:
-    return {"parentId": parent, "childId": child, "waitFor": wait_for, "isAdopted": adopted}
-
-
-def links(*pairs: str) -> list[Json]:
-    return [link(pair[0], pair[1]) for pair in pairs]
-
-
 def grown(*ended: str) -> Json:
     """The graph of a campaign once these have succeeded, by name, as the server grows it: the join adopts the branches."""
     waiting = {"create_campaign": seed_task("campaign-a", "token-a")}
@@ -397,48 +379,6 @@ def shape(graph: Json) -> list[str]:
     """The lanes with the names of what stands in them."""
     drawn = [(row.lanes, row.node["name"] if row.node else "") for row in rows(graph["nodes"], graph["edges"])]
     return [f"{lanes:3} {name}".rstrip() for lanes, name in drawn]
-
-
-def text(drawing: RenderableType, width: int = 100) -> str:
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(drawing)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def test_branches_fork_and_join_in_lanes():
-    nodes = [node(id) for id in "abcdef"]
-    drawing = text(dag(nodes, links("ab", "bc", "ad", "de", "cf", "ef"), NOW))
-    assert drawing.splitlines() == [
-        "✔   a SUCCEEDED",
-        "├─┐",
-        "✔ │ b SUCCEEDED",
-        "✔ │ c SUCCEEDED",
-        "│ ✔ d SUCCEEDED",
-        "│ ✔ e SUCCEEDED",
-        "├─┘",
-        "✔   f SUCCEEDED",
-    ]
-
-
-def test_a_join_hangs_from_the_tips_of_the_tree_that_it_waits_for():
-    """a spawned b and d, b spawned c; f waits for a with all that, and has a link from each."""
-    nodes = [node(id) for id in "abcdf"]
-    tree, named = links("ab", "ad", "bc"), link("a", "f", "SUBTREE")
-    adopted = [link(id, "f", "SUBTREE", adopted=True) for id in "bcd"]
-    drawing = text(dag(nodes, [*tree, named, *adopted], NOW))
-    assert drawing == text(dag(nodes, links("ab", "ad", "bc", "cf", "df"), NOW))
-
-
-def test_links_that_wait_for_the_parent_alone_are_all_drawn():
-    """a has another child that links to c, as into a join; but c waits for a, and no more."""
-    assert [row.lanes.rstrip() for row in rows([node(id) for id in "abc"], links("ab", "bc", "ac"))] == [
-        "│",
-        "├─┐",
-        "│ │",
-        "├─┘",
-        "│",
-    ]
 
 
 TIP = ["│   verify_assets", "│   unpause_campaign", "│   send_slack"]
@@ -477,44 +417,6 @@ def test_the_join_hangs_from_the_current_tips_while_the_campaign_grows(ended: li
 
 def test_the_picture_asks_for_what_tells_a_join():
     assert "edges { parentId childId waitFor isAdopted }" in GROUP_FIELDS
-
-
-def test_lanes_that_pass_a_join_are_crossed():
-    edges = links("ab", "ac", "ad", "be", "de", "cf", "ef")
-    assert [row.lanes.rstrip() for row in rows([node(id) for id in "abcdef"], edges)] == [
-        "│",
-        "├─┬─┐",
-        "│ │ │",
-        "│ │ │",
-        "│ │ │",
-        "├─┼─┘",
-        "│ │",
-        "├─┘",
-        "│",
-    ]
-
-
-def test_every_node_is_drawn_once_below_its_parents():
-    ids = "abcdefghij"
-    edges = links("ac", "bc", "cd", "ce", "cf", "dg", "eg", "fg", "ag", "gh", "bi", "hi", "ij")
-    drawn = [row.node["id"] for row in rows([node(id) for id in reversed(ids)], edges) if row.node]
-    assert sorted(drawn) == list(ids)
-    assert all(drawn.index(edge["parentId"]) < drawn.index(edge["childId"]) for edge in edges)
-
-
-@pytest.mark.parametrize(
-    ("more", "line"),
-    [
-        ({"state": "SUCCEEDED", "attempt": 3}, "✔ a SUCCEEDED ×3"),
-        ({"state": "RUNNING", "progress": 0.5}, "▶ a RUNNING   50%"),
-        ({"state": "SCHEDULED", "attempt": 2, "notBefore": "2025-01-01T00:00:01.5Z"}, "◷ a SCHEDULED ×2 1.5s"),
-        ({"state": "READY", "heldBy": ["WORKGROUP_SUSPENDED"], "notBefore": None}, "‖ a READY"),
-        ({"state": "BLOCKED", "attempt": 0}, "○ a BLOCKED"),
-        ({"state": "FAILED", "attempt": 8}, "✘ a FAILED    ×8"),
-    ],
-)
-def test_a_node_shows_its_state_its_attempts_and_how_long_it_waits(more: Json, line: str):
-    assert text(dag([node("a", **more)], [], NOW)) == line
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
