@@ -17,8 +17,11 @@ import httpx
 import typer
 
 from server.settings import Settings
+from server.terminal import lists, steer, watch
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Crew: a task server.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False, help="Crew: a task server."
+)
 
 _START_SECONDS = 90.0
 
@@ -108,6 +111,10 @@ def schema(write: Annotated[bool, typer.Option("--write", help="Write schema/cre
         Path(__file__).parent.parent.joinpath("schema", "crew.graphql").write_text(sdl())
     else:
         typer.echo(sdl(), nl=False)
+
+
+for command in (lists.groups, lists.tasks, watch.watch, steer.suspend, steer.resume, steer.retry, steer.cancel):
+    app.command(rich_help_panel="A running server")(command)
 
 
 def _settings(host: str | None = None, port: int | None = None, workers: int | None = None) -> Settings:

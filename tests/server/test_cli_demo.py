@@ -67,7 +67,8 @@ def test_the_demo_ends_well_and_leaves_nothing_behind():
 def test_help_lists_the_commands():
     done = crew("--help", COLUMNS="120")
     assert done.returncode == 0
-    for command in ("serve", "demo", "migrate", "schema"):
+    asking = ("groups", "tasks", "watch", "suspend", "resume", "retry", "cancel")
+    for command in ("serve", "demo", "migrate", "schema", *asking):
         assert re.search(rf"^\W*{command}\b", done.stdout, re.MULTILINE), command
 
 
