@@ -90,7 +90,9 @@ select
     when coalesce(t.total, 0) + d.total > 0 and coalesce(t.unsettled, 0) + d.unsettled = 0
     then (extract(epoch from greatest(t.settled_at, d.settled_at)) * 1000000)::bigint
     else -1 end as ended
-from tail d left join group_tally t on t.ns = $1 and t.group_no = d.group_no
+from tail d
+left join lateral (
+  select x.total, x.unsettled, x.settled_at from group_tally x where x.ns = $1 and x.group_no = d.group_no limit 1) t on true
 order by d.group_no;
 
 -- name: walk_groups_asc

@@ -24,6 +24,7 @@ from db.lease import ClaimedRow, claim_tasks, claim_tasks_full, complete_tasks, 
 from db.pool import REPLAN, SESSION
 from db.statements import statement
 from resolvers.draft import new_id
+from tests.support import reading
 from tests.support.postgres import clone, drop
 from tests.support.races import (
     CHANNEL,
@@ -37,7 +38,20 @@ from tests.support.races import (
     request,
 )
 
-BIG = {"task", "ready", "blocked", "scheduled", "parked", "edge", "done", "failed", "error"}
+BIG = {
+    "task",
+    "ready",
+    "blocked",
+    "scheduled",
+    "parked",
+    "edge",
+    "done",
+    "failed",
+    "error",
+    "task_group",
+    "group_tally",
+    "pace",
+}
 SCANS = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Tid Scan"}
 SIZES = (0, 1_000, 1_000_000)
 BACKLOGGED = 1_300_000
@@ -63,17 +77,24 @@ STATEMENTS = {
     "next_due": "clock",
     "ready_channels": "clock",
     "park_held": "hold",
+    **reading.NOUNS,
 }
-LOOKS_UP = {"bring_twins": 100, "doomed": 100, "settle_children": 100}
-"""Statements that look so many tasks up, and find little: on small tables that costs next to nothing."""
+LOOKS_UP = {
+    "bring_twins": 100,
+    "doomed": 100,
+    "settle_children": 100,
+    **dict.fromkeys(reading.NOUNS, 100),
+    "read_tasks": 150,
+}
+"""Statements that look so many tasks up, and find little, or read a page: on small tables that costs next to nothing."""
 FAR = 1_000_000_000
 """Numbers of the working set start here, so that it is newer than all that waits."""
 
 # What waits, and half as much that has ended: $1 how many $2 the first number.
 FILL = """
-insert into task (ns, no, id, group_no, channel, workgroup, name, max_attempts, retry_delay, backoff, max_delay)
-select 1, $2::bigint + i, gen_random_uuid(), 1 + i / 100, 1005, case when i % 10 in (8, 9) then 3009 else 0 end, 'waits',
-  5, 30, 1, 3600
+insert into task (ns, no, id, group_no, channel, workgroup, rank, name, key, max_attempts, retry_delay, backoff, max_delay)
+select 1, $2::bigint + i, gen_random_uuid(), 1 + i / 100, 1005, case when i % 10 in (8, 9) then 3009 else 0 end,
+  case when i % 10 = 5 then -5 else 0 end, 'waits', case when i % 100 = 6 then 'k' end, 5, 30, 1, 3600
 from generate_series(0, $1::int * 5 / 4 - 1) i;
 insert into blocked (ns, no, open, channel, rank, workgroup, group_no, attempt, remaining, failures)
 select 1, $2::bigint + i, 1, 1005, 0, 0, 1 + i / 100, 0, 5, 0 from generate_series(0, $1::int - 1) i where i % 10 < 5;
@@ -211,6 +232,7 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
     await make(100, channel=1002, key="k")
     keyed = [row["no"] for row in await c.fetch("select no from ready where key = 'k' order by no")]
     await c.execute("insert into runner (ns, channel, key, no) values (1, 1002, 'k', $1)", keyed[0])
+    page, group_no = [r.no for r in completing[:50]], completing[0].group_no
     fresh = Batch(
         groups=[NewGroupRow(new_id(), "g", None)],
         tasks=[new_task("t", new_group=1, open=int(n > 0)) for n in range(100)],
@@ -247,6 +269,7 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
             (NS, [CHANNEL, 1002, 1003, 1004, 1005], [START[1]] * 5, [START[2]] * 5),
         ),
         "park_held": (statement("hold", "park_held"), (NS, 1000)),
+        **{name: (sql, args) for name, (_, sql, args) in reading.asked(page, group_no).items()},
     }
 
 
@@ -283,6 +306,9 @@ async def measure(
             async with undone(c):
                 found[name, "generic"] = measured(await c.fetchval(explain + runs[name]))
     return found
+
+
+FILL += reading.FILL
 
 
 async def fill(c: asyncpg.Connection, script: str, n: int, first: int) -> None:
