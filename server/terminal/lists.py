@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from server.terminal import options, output
 from server.terminal.client import Client
+from server.terminal.picture import bar
 from server.terminal.table import Column, table
 from server.terminal.text import LOOKS, UNKNOWN_LOOK, Json, age, counts, percent, printable, seconds_until, short, wait
 
@@ -165,7 +165,7 @@ def group_row(group: Json, now: str) -> list[RenderableType]:
         Text(group["id"]),
         Text(printable(group["name"])),
         Text(" ".join(states), style),
-        ProgressBar(total=1, completed=fraction, width=_BAR),
+        bar(fraction, _BAR),
         Text(percent(fraction)),
         counts(group["progress"]["counts"]),
         Text(age(group["createdAt"], now)),

@@ -50,11 +50,18 @@ class View:
 def heading(group: Json) -> Group:
     """A group's name, and the bar of its progress."""
     fraction = group["progress"]["fraction"]
-    bar = Table.grid(expand=True, padding=(0, 1))
-    bar.add_column(ratio=1)
-    bar.add_column(justify="right", width=4)
-    bar.add_row(ProgressBar(total=1, completed=fraction), percent(fraction))
-    return Group(Rule(Text(printable(group["name"]), "bold"), align="left", style=LINE_STYLE), bar)
+    line = Table.grid(expand=True, padding=(0, 1))
+    line.add_column(ratio=1)
+    line.add_column(justify="right", width=4)
+    line.add_row(bar(fraction), percent(fraction))
+    return Group(Rule(Text(printable(group["name"]), "bold"), align="left", style=LINE_STYLE), line)
+
+
+def bar(fraction: float, width: int | None = None) -> ProgressBar:
+    """In colours that a terminal of 16 tells apart too."""
+    return ProgressBar(
+        total=1, completed=fraction, width=width, style=LINE_STYLE, complete_style="blue", finished_style="green"
+    )
 
 
 def picture(view: View, *, width: int, height: int | None = None, note: str = "") -> RenderableType:
@@ -64,8 +71,8 @@ def picture(view: View, *, width: int, height: int | None = None, note: str = ""
     counted = counts(view.group["progress"]["counts"], words=True) if total else Text("no tasks yet")
     parts: list[RenderableType] = [heading(view.group), counted + held]
     if view.is_truncated:
-        told = f"{total:,} tasks are too many to draw."
-        parts.append(Text(f"{told} Running now, of {view.count('RUNNING'):,}:" if view.running else told, LINE_STYLE))
+        some = f" {len(view.running)} of the {view.count('RUNNING'):,} that run:" if view.running else ""
+        parts.append(Text(f"{total:,} tasks are too many to draw.{some}", LINE_STYLE))
         parts += lines([Row("", node) for node in view.running], view.now)
     else:
         parts += _drawing(view, width, height)

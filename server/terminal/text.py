@@ -85,7 +85,7 @@ def counts(found: Iterable[Json], *, words: bool = False) -> Text:
     parts = []
     for state in order:
         symbol, style = LOOKS.get(state, UNKNOWN_LOOK)
-        told = f"{symbol} {by_state[state]} {state.lower()}" if words else f"{symbol}{by_state[state]}"
+        told = f"{symbol} {by_state[state]:,} {state.lower()}" if words else f"{symbol}{by_state[state]:,}"
         parts.append(Text(told, style.replace(" strike", "")))
     return Text("  " if words else " ").join(parts)
 

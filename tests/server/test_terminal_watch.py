@@ -20,7 +20,7 @@ from rich.console import Console
 from server.terminal import watch
 from server.terminal.client import Client, Refused
 from server.terminal.dag import Row
-from server.terminal.picture import View, picture, window
+from server.terminal.picture import View, bar, picture, window
 from server.terminal.watch import JsonLines, Lines, Picture, Screen, follow
 from tests.support.drawing import NOW, link, node, text
 from tests.support.process import ROOT, environment
@@ -164,10 +164,11 @@ async def test_a_group_too_big_to_draw_is_told_in_numbers(terminal: Terminal, mo
     ]
     with httpx.Client(headers={"content-type": "application/json"}) as http:
         view = await asyncio.to_thread(watch.look, Client(http, f"{terminal.url}/graphql"), group, 0)
+    view.group["progress"]["counts"] = [{"state": "RUNNING", "count": 1234}]
     told = text(picture(View(view.now, view.group, [node("t1", "RUNNING")]), width=60, height=10), 60)
     assert told.splitlines()[2:] == [
-        "✔ 5 succeeded",
-        "5 tasks are too many to draw. Running now, of 0:",
+        "▶ 1,234 running",
+        "5 tasks are too many to draw. 1 of the 1,234 that run:",
         "▶ t1 RUNNING",
     ]
 
@@ -178,7 +179,8 @@ async def test_the_live_picture_is_cut_to_the_terminal_and_whole_at_the_end(term
     ]
     group = (await terminal.crew.create(*chain, name="chain"))["taskGroup"]["id"]
     file = io.StringIO()
-    console = Console(file=file, width=60, height=12, force_terminal=True, color_system=None)
+    screen = {"TERM": "xterm-256color"}
+    console = Console(file=file, width=60, height=12, force_terminal=True, color_system=None, _environ=screen)
 
     async def goes() -> None:
         seen.append(file.getvalue())
@@ -297,6 +299,16 @@ def test_lanes_that_leave_no_room_for_names_are_left_out():
     wide = text(picture(view(nodes, edges), width=100), 100).splitlines()
     assert wide[-1].strip() == "◇ child 19 READY"
     assert wide[4].startswith("├─┬─┬")
+
+
+def test_what_is_done_and_what_is_not_begun_differ_in_16_colours():
+    def drawn(fraction: float) -> str:
+        console = Console(file=io.StringIO(), width=10, force_terminal=True, color_system="standard")
+        with console.capture() as capture:
+            console.print(bar(fraction, 10))
+        return capture.get()
+
+    assert len({drawn(fraction) for fraction in (0, 0.5, 1)}) == 3
 
 
 def test_a_cut_drawing_begins_just_above_the_first_open_task():
