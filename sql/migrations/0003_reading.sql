@@ -48,9 +48,6 @@ create table pace (
   n bigint not null,
   primary key (ns, channel, at, what)
 ) with (fillfactor = 70);
--- Seconds from ready to started, of tasks that started.
-alter table event add waits float4[];
-alter table event alter waits set storage external;
 
 -- What events since the fold have changed in each group.
 create view group_tail as
@@ -167,3 +164,7 @@ join channel c on c.ns = t.ns and c.channel = t.channel
 left join workgroup w on w.ns = t.ns and w.workgroup = t.workgroup
 left join hold h on h.ns = t.ns and h.workgroup = t.workgroup
 left join progress o on o.ns = t.ns and o.no = t.no;
+
+-- Last, for it locks out whoever writes: seconds from ready to started, of tasks that started.
+alter table event add waits float4[];
+alter table event alter waits set storage external;

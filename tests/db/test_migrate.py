@@ -10,11 +10,17 @@ import asyncpg
 import pytest
 
 from db import migrate as migrating
+from db.create import Batch, NewGroupRow, create_tasks
+from db.ending import cancel_tasks
 from db.errors import NewerSchema
 from db.migrate import Migration, migrate, migrations
+from db.pool import Pool
+from db.progress import fold_groups, group_progress
+from resolvers.draft import new_id
 from tests.support.dump_schema import FILE, dump
 from tests.support.postgres import drop, on_database
 from tests.support.process import open_directory
+from tests.support.races import batch_of
 
 ALL = [m.name for m in migrations()]
 
@@ -91,3 +97,39 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself_and_those_before_
 def test_schema_sql_is_what_the_migrations_make():
     with open_directory("crew-dump-") as home:
         assert FILE.read_text() == dump(home), "stale: run `make schema`"
+
+
+async def test_what_was_there_before_reading_was_folded_is_counted_as_it_is(empty: str):
+    """Groups made under the second migration, and what old servers do after the third."""
+    old = await asyncpg.connect(empty)
+    try:
+        await old.execute(
+            "create table migration (number int primary key, name text not null, applied_at timestamptz default now())"
+        )
+        for step in migrations()[:2]:
+            await old.execute(step.sql)
+            await old.execute("insert into migration (number, name) values ($1, $2)", step.number, step.name)
+        await old.execute("insert into channel (ns, channel, name) values (1, 1001, 'c')")
+        nos = [row.no for row in await create_tasks(old, 1, batch_of({"a": (), "b": ("a",), "c": ()}))]
+        await create_tasks(old, 1, Batch(groups=[NewGroupRow(new_id(), "empty", None)]))
+        await cancel_tasks(old, 1, nos[2:])
+        assert "0003_reading.sql" in await migrate(empty)
+        await create_tasks(old, 1, batch_of({"d": ()}))
+        await cancel_tasks(old, 1, nos[:1])
+    finally:
+        await old.close()
+    pool = Pool(empty)
+    await pool.open()
+    try:
+        groups = [row["group_no"] for row in await pool.fetch("select group_no from task_group order by group_no")]
+        for _ in range(3):
+            found = {row.group_no: row for row in await group_progress(pool, 1, groups)}
+            assert [found[no].counts for no in groups] == [
+                [1, 0, 0, 0, 0, 0, 0, 2],
+                [0] * 8,
+                [0, 0, 1, 0, 0, 0, 0, 0],
+            ]
+            assert [(found[no].weight, found[no].settled_weight) for no in groups] == [(3, 2), (0, 0), (1, 0)]
+            await fold_groups(pool, 1)
+    finally:
+        await pool.close()
