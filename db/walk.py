@@ -30,7 +30,8 @@ class Narrowed:
     runs: list[int] | None = None
     """What that worker runs now."""
 
-    def args(self) -> tuple[object, ...]:
+    def own(self) -> tuple[object, ...]:
+        """What a task's own row tells."""
         return (
             self.channels,
             self.workgroups,
@@ -40,10 +41,10 @@ class Narrowed:
             self.created_before,
             self.key,
             self.rank,
-            self.states,
-            self.worker,
-            self.runs,
         )
+
+    def args(self) -> tuple[object, ...]:
+        return (*self.own(), self.states, self.worker, self.runs)
 
 
 @dataclass(slots=True)
@@ -52,6 +53,13 @@ class Span:
 
     low: int = -1
     high: int = HIGHEST
+
+
+@dataclass(slots=True)
+class ScanRow:
+    looked: int
+    last: int | None
+    nos: list[int] | None
 
 
 @dataclass(slots=True)
@@ -85,6 +93,13 @@ Keyed = list[tuple[int, int]]
 
 async def walk_created(pool: Pool, ns: int, way: Direction, span: Span, limit: int) -> list[int]:
     return await _numbers(pool, statement("walk", f"walk_created_{way}"), ns, span.low, span.high, limit)
+
+
+async def scan_created(pool: Pool, ns: int, way: Direction, span: Span, limit: int, narrowed: Narrowed) -> ScanRow:
+    """`narrowed` as far as a task's own row tells."""
+    sql = statement("walk", f"scan_created_{way}")
+    rows = await pool.fetch(sql, ns, span.low, span.high, limit, *narrowed.own())
+    return ScanRow(*rows[0])
 
 
 async def walk_group(pool: Pool, ns: int, way: Direction, span: Span, limit: int, group_no: int) -> list[int]:

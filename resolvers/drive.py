@@ -15,7 +15,7 @@ from functools import partial
 from db import walk as rows
 from db.walk import HIGHEST, Direction, LaneRow, Narrowed, Span
 from resolvers.core import Core
-from resolvers.walk import Part, Place, Read, Section, part, whole
+from resolvers.walk import LOOKED_UP, PLACED, SCAN_STEP, SCANNED, STEP, TAKEN, Part, Place, Read, Section, part, whole
 
 BLOCKED, SCHEDULED, READY, RUNNING, MERGED, SUCCEEDED, FAILED, CANCELLED = range(8)
 SMALL = 1000
@@ -40,9 +40,9 @@ async def ways(core: Core, wanted: Narrowed, order: str, start: Place | None) ->
     drive = Drive(core, wanted)
     await drive.bound_by_time()
     if order.startswith("created"):
-        found = await drive.narrow() or [drive.all_tasks]
+        found = await drive.narrow()
         way: Direction = "asc" if order == "created_asc" else "desc"
-        return [([drive.created(numbers, way)], start) for numbers in found]
+        return [([drive.created(numbers, way)], start) for numbers in found] or [([drive.scanned(way)], start)]
     small = await drive.small(order)
     if small is not None:
         return [([small], start)]
@@ -106,22 +106,30 @@ class Drive:
     def section(self, read: Read, **narrower: object) -> Section:
         """Candidates, of which the filter lets some through."""
         core, wanted = self.core, replace(self.wanted, **narrower)  # type: ignore[arg-type]
-        deep = wanted.states is not None or wanted.worker is not None
-        if not deep and all(given is None for given in wanted.args()):
-            return Section(read, cost=1)
-        match = partial(_matching, core, wanted)
-        return Section(read, cost=8 if deep else 2, match=match)
+        if _deep(wanted):
+            return Section(read, PLACED, partial(_matching, core, wanted))
+        if any(given is not None for given in wanted.own()):
+            return Section(read, LOOKED_UP, partial(_matching, core, wanted))
+        return Section(read, TAKEN)
 
     def created(self, numbers: Numbers, way: Direction, key: int = 0, **narrower: object) -> Section:
         async def read(at: Place | None, size: int) -> Part:
-            span = replace(self.span)
-            if at is not None and way == "asc":
-                span.low = max(span.low, at[1])
-            elif at is not None:
-                span.high = min(span.high, at[1])
-            return part([(key, no) for no in await numbers(way, span, size)], size)
+            return part([(key, no) for no in await numbers(way, rest_of(self.span, at, way), size)], size)
 
         return self.section(read, **narrower)
+
+    def scanned(self, way: Direction, **narrower: object) -> Section:
+        """All tasks, which have their numbers' order: what the filter asks of a task's own row is asked on the way."""
+        core, wanted = self.core, replace(self.wanted, **narrower)  # type: ignore[arg-type]
+
+        async def read(at: Place | None, size: int) -> Part:
+            found = await rows.scan_created(core.pool, core.ns, way, rest_of(self.span, at, way), size, wanted)
+            end = None if found.last is None or found.looked < size else (0, found.last)
+            return Part([(0, no) for no in found.nos or ()], end, found.looked)
+
+        if _deep(wanted):
+            return Section(read, SCANNED, partial(_matching, core, wanted), match_cost=PLACED, step=STEP // 2)
+        return Section(read, SCANNED, step=SCAN_STEP)
 
     async def small(self, order: str) -> Section | None:
         """A narrow set, sorted, if one is small."""
@@ -159,7 +167,7 @@ class Drive:
         at = None if start is None else start[0]
         sections = [self.ranked(_LOWEST_RANK, 0)] if at is None or at > 0 else []
         if at is None or at >= 0:
-            sections.append(self.created(self.all_tasks, "asc", rank=0))
+            sections.append(self.scanned("asc", rank=0))
         sections.append(self.ranked(0, _HIGHEST_RANK))
         return sections, start
 
@@ -194,6 +202,18 @@ class Drive:
         ranks = sorted(rank for rank in {*channels, *aside} if start is None or rank >= -start[0])
         begin = start if start is not None and ranks and ranks[0] == -start[0] else None
         return [of_rank(rank) for rank in ranks], begin
+
+
+def rest_of(span: Span, at: Place | None, way: Direction) -> Span:
+    """What is left of a span."""
+    if at is None:
+        return span
+    return replace(span, low=max(span.low, at[1])) if way == "asc" else replace(span, high=min(span.high, at[1]))
+
+
+def _deep(wanted: Narrowed) -> bool:
+    """Whether other rows than a task's own must be looked at."""
+    return wanted.states is not None or wanted.worker is not None
 
 
 async def _of(nos: list[int], way: Direction, span: Span, limit: int) -> list[int]:

@@ -18,10 +18,10 @@ from db.task import TOTAL_COUNT_STOPS_AT, Filter
 from db.walk import Direction, Span
 from resolvers import check
 from resolvers.core import Core
-from resolvers.drive import SLACK, SMALL
+from resolvers.drive import SLACK, SMALL, rest_of
 from resolvers.errors import BadInput, TooBroad
 from resolvers.task import read_place, write_place
-from resolvers.walk import BUDGET, Part, Place, Read, Section, Total, part, walk, whole
+from resolvers.walk import BUDGET, LOOKED_UP, TAKEN, Part, Place, Read, Section, Total, part, walk, whole
 
 __all__ = ["GroupFilter", "GroupPage", "page", "total", "within"]
 
@@ -123,8 +123,8 @@ class Drive:
         """Candidates, of which the filter lets some through."""
         narrowed = replace(self.narrowed, states=states)
         if all(given is None for given in narrowed.args()):
-            return Section(read, cost=1)
-        return Section(read, cost=2 if states is None else 3, match=partial(_matching, self.core, narrowed))
+            return Section(read, TAKEN)
+        return Section(read, LOOKED_UP if states is None else 2 * LOOKED_UP, partial(_matching, self.core, narrowed))
 
     async def by_creation(self, way: Direction) -> Section:
         states = self.narrowed.states
@@ -167,7 +167,7 @@ class Drive:
             last = folded[-1] if len(folded) >= size else None
             found = [place for place in folded if place[1] not in named]
             found += [place for place in late if place < (end, no) and (last is None or place >= last)]
-            return sorted(found, reverse=True), last
+            return Part(sorted(found, reverse=True), last, len(found))
 
         few = None if states is None else await self.few_standing(states, sorted(named))
         if few is not None:
@@ -200,11 +200,7 @@ class Drive:
         """By number; without some, and with others put in their places."""
 
         async def read(at: Place | None, size: int) -> Part:
-            span = replace(self.span)
-            if at is not None and way == "asc":
-                span.low = max(span.low, at[1])
-            elif at is not None:
-                span.high = min(span.high, at[1])
+            span = replace(rest_of(self.span, at, way))
             nos = await numbers(way, span, size)
             last = nos[-1] if len(nos) >= size else None
             if last is not None and way == "asc":
@@ -212,7 +208,8 @@ class Drive:
             elif last is not None:
                 span.low = last - 1
             found = {no for no in nos if no not in without} | {no for no in extra if span.low < no < span.high}
-            return [(key, no) for no in sorted(found, reverse=way == "desc")], None if last is None else (key, last)
+            places = [(key, no) for no in sorted(found, reverse=way == "desc")]
+            return Part(places, None if last is None else (key, last), len(places))
 
         return read
 

@@ -13,15 +13,26 @@ from typing import Any
 
 from db.task import TOTAL_COUNT_STOPS_AT
 
-BUDGET = 24_000
-"""Points that one list may spend; one is about a microsecond of PostgreSQL's (bench/reading.py)."""
-STEP = 4096
+BUDGET = 100_000
+"""Points that one list may spend; one is about a quarter of a microsecond of PostgreSQL's (bench/reading.py)."""
+SCANNED, TAKEN, LOOKED_UP, PLACED = 1, 2, 8, 32
+"""What a candidate costs: looked at among its neighbours; taken as it is; looked up; and with the place where it stands."""
+STEP, SCAN_STEP = 4096, 32_768
 """The most candidates of one statement."""
 
 Place = tuple[Any, int]
 """Sort key and number: where an item stands in its list."""
-Part = tuple[Sequence[Place], Place | None]
-"""Candidates, and the place to go on from; None: there are no more."""
+
+
+@dataclass
+class Part:
+    places: Sequence[Place]
+    end: Place | None
+    """The place to go on from; None: there are no more."""
+    looked: int
+    """So many were looked at for these."""
+
+
 Read = Callable[[Place | None, int], Awaitable[Part]]
 """So many that follow a place, or the first ones."""
 Match = Callable[[list[int]], Awaitable[set[int]]]
@@ -31,9 +42,12 @@ Match = Callable[[list[int]], Awaitable[set[int]]]
 class Section:
     read: Read
     cost: int
-    """Points for each candidate."""
+    """Points for each candidate looked at."""
     match: Match | None = None
     """Those of these numbers that belong in the list; None: all of them."""
+    match_cost: int = 0
+    """And for each of those that are matched, if that is not all that is looked at."""
+    step: int = STEP
 
 
 @dataclass
@@ -61,14 +75,14 @@ async def walk(sections: Sequence[Section], start: Place | None, want: int, budg
     for section in sections:
         at, start, size = start, None, max(want + 1, 100)
         while len(found) < want:
-            size = min(size, STEP, budget // section.cost)
+            size = min(size, section.step, budget // section.cost)
             if size <= 0:
                 return Walked(found, False)
-            got, at = await section.read(at, size)
-            budget -= max(len(got), 1) * section.cost
-            kept = await section.match([no for _, no in got]) if section.match and got else None
-            found += got if kept is None else [place for place in got if place[1] in kept]
-            size *= 4
+            got = await section.read(at, size)
+            budget -= max(got.looked, 1) * section.cost + len(got.places) * section.match_cost
+            kept = await section.match([no for _, no in got.places]) if section.match and got.places else None
+            found += got.places if kept is None else [place for place in got.places if place[1] in kept]
+            at, size = got.end, size * 4
             if at is None:
                 break
     return Walked(found[:want], True)
@@ -76,7 +90,7 @@ async def walk(sections: Sequence[Section], start: Place | None, want: int, budg
 
 def part(places: Sequence[Place], size: int) -> Part:
     """So many were asked for."""
-    return places, places[-1] if len(places) >= size else None
+    return Part(places, places[-1] if len(places) >= size else None, len(places))
 
 
 def whole(items: Sequence[Place], order: Callable[[Place], Any]) -> Read:

@@ -11,6 +11,41 @@ from (select no from task where ns = $1 and no > $2 and no < $3 order by no limi
 select array_agg(no) as nos
 from (select no from task where ns = $1 and no > $2 and no < $3 order by no desc limit $4) x;
 
+-- name: scan_created_asc
+-- All tasks in the order of their numbers: how many of so many were looked at, the last of them, and those that the filter lets
+-- through as far as their own row tells.
+-- $1 ns $2 above $3 below $4 how many; null is no narrowing: $5 channels $6 workgroups $7 group number $8 part of the name
+-- $9 created after $10 created before $11 key $12 rank
+select count(*)::int as looked, max(no) as last, array_agg(no) filter (
+  where ($5::int[] is null or channel = any ($5))
+    and ($6::int[] is null or workgroup = any ($6))
+    and ($7::bigint is null or group_no = $7)
+    and ($8::text is null or strpos(lower(name), lower($8)) > 0)
+    and ($9::timestamptz is null or created_at > $9)
+    and ($10::timestamptz is null or created_at < $10)
+    and ($11::text is null or key = $11)
+    and ($12::int is null or rank = $12)) as nos
+from (
+  select no, channel, workgroup, group_no, name, created_at, key, rank from task
+  where ns = $1 and no > $2 and no < $3 order by no limit $4) x;
+
+-- name: scan_created_desc
+-- As scan_created_asc, newest first.
+-- $1 ns $2 above $3 below $4 how many; null is no narrowing: $5 channels $6 workgroups $7 group number $8 part of the name
+-- $9 created after $10 created before $11 key $12 rank
+select count(*)::int as looked, min(no) as last, array_agg(no) filter (
+  where ($5::int[] is null or channel = any ($5))
+    and ($6::int[] is null or workgroup = any ($6))
+    and ($7::bigint is null or group_no = $7)
+    and ($8::text is null or strpos(lower(name), lower($8)) > 0)
+    and ($9::timestamptz is null or created_at > $9)
+    and ($10::timestamptz is null or created_at < $10)
+    and ($11::text is null or key = $11)
+    and ($12::int is null or rank = $12)) as nos
+from (
+  select no, channel, workgroup, group_no, name, created_at, key, rank from task
+  where ns = $1 and no > $2 and no < $3 order by no desc limit $4) x;
+
 -- name: walk_group_asc
 -- $1 ns $2 above $3 below $4 how many $5 group number
 select array_agg(no) as nos

@@ -276,7 +276,7 @@ async def test_a_list_that_would_look_too_far_is_refused_with_what_to_do(
 ) -> None:
     await crew.create(*({"name": f"t{n}"} for n in range(300)))
     await crew.create({"name": "last"}, {"name": "last"})
-    monkeypatch.setattr(task, "BUDGET", 400)
+    monkeypatch.setattr(task, "BUDGET", 200)
     for order in ("CREATED_ASC", "PRIORITY_DESC"):
         with pytest.raises(Refused) as refused:
             await crew.ask('{ tasks(orderBy: %s, filter: {nameContains: "last"}) { nodes { name } } }' % order)
@@ -292,7 +292,7 @@ async def test_a_count_that_would_look_too_far_says_that_it_is_not_exact(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await crew.create(*({"name": f"t{n}"} for n in range(300)))
-    monkeypatch.setattr(task, "BUDGET", 400)
+    monkeypatch.setattr(task, "BUDGET", 200)
     query = '{ tasks(first: 0, filter: {nameContains: "t"}) { totalCount totalCountIsExact pageInfo { hasNextPage } } }'
     found = (await crew.ask(query))["tasks"]
     assert found == {"totalCount": 200, "totalCountIsExact": False, "pageInfo": {"hasNextPage": True}}
@@ -306,7 +306,7 @@ async def test_a_list_of_groups_that_would_look_too_far_is_refused(crew: Crew, m
         i={"groups": [{"name": f"g{n}"} for n in range(300)]},
     )
     await fold(crew)
-    monkeypatch.setattr(group, "BUDGET", 400)
+    monkeypatch.setattr(group, "BUDGET", 1600)
     for order in GROUP_ORDERS:
         with pytest.raises(Refused) as refused:
             await crew.ask('{ taskGroups(orderBy: %s, filter: {nameContains: "no"}) { nodes { id } } }' % order)

@@ -37,6 +37,8 @@ def asked(nos: list[int], group_no: int) -> dict[str, tuple[str, str, tuple[Any,
         "walk": {
             "walk_created_asc": span,
             "walk_created_desc": span,
+            "scan_created_asc": (*span, *Narrowed(name_contains="x").own()),
+            "scan_created_desc": (*span, *Narrowed(name_contains="x").own()),
             "walk_group_asc": (*span, 5),
             "walk_group_desc": (*span, 5),
             "walk_key_asc": (*span, "k"),
