@@ -50,7 +50,8 @@ async def page(core: Core, narrowed: GroupFilter, order: str, after: str | None,
     if narrowed.states == []:
         return GroupPage([], [], False, after is not None)
     sections, begin = await _sections(core, narrowed, order, start)
-    walked = await walk(sections, begin, first + 1, BUDGET)
+    # For a total alone it is not worth looking far.
+    walked = await walk(sections, begin, first + 1, BUDGET if first else BUDGET // 10)
     if not walked.complete and first:
         raise TooBroad(
             f"too few of the groups that can be looked at in this order ({order.upper()}) match the filter to fill the page: "
@@ -72,21 +73,27 @@ async def total(core: Core, narrowed: GroupFilter) -> Total:
     """How many there are, up to TOTAL_COUNT_STOPS_AT; where they lie too far apart, how many were found, not exact."""
     if narrowed.states == []:
         return Total.of(0)
-    if narrowed == GroupFilter(states=[FINISHED]):
-        return Total.of(await _finished(core))
+    if narrowed.states is not None and narrowed == GroupFilter(states=narrowed.states):
+        folded = await _folded(core, narrowed.states)
+        if folded is not None:
+            return Total.of(folded)
     sections, _ = await _sections(core, narrowed, "created_desc", None)
     walked = await walk(sections, None, TOTAL_COUNT_STOPS_AT + 1, BUDGET)
     return Total.of(len(walked.places)) if walked.complete else Total(len(walked.places), False)
 
 
-async def _finished(core: Core) -> int:
-    """So many groups, up to one more than is counted."""
-    changed = await Drive(core, GroupFilter(), Span()).changed()
-    found = {
-        no
-        for _, no in await rows.walk_finished(core.pool, core.ns, _LATEST, 0, TOTAL_COUNT_STOPS_AT + 1 + len(changed))
-    }
-    return len((found - {row.group_no for row in changed}) | {row.group_no for row in changed if row.ended >= 0})
+async def _folded(core: Core, states: list[int]) -> int | None:
+    """Groups in these states, counted by the index on the fold, and one by one where they have changed since."""
+    if FINISHED in states and states != [FINISHED]:
+        return None
+    changed = {row.group_no for row in await Drive(core, GroupFilter(), Span()).changed()}
+    most = TOTAL_COUNT_STOPS_AT + 1 + len(changed)
+    if states == [FINISHED]:
+        found = {no for _, no in await rows.walk_finished(core.pool, core.ns, _LATEST, 0, most)}
+    else:
+        found = set(await rows.walk_standing(core.pool, core.ns, "asc", Span(), most, states))
+    now = await _matching(core, GroupFilter(states=states), sorted(changed)) if changed else set()
+    return len(found - changed) + len(now)
 
 
 async def _sections(

@@ -57,7 +57,8 @@ async def _found(core: Core, order: str, narrowed: Filter, start: Place | None, 
         return []
     choice = await ways(core, wanted, order, start)
     for sections, begin in choice:
-        walked = await walk(sections, begin, want, BUDGET // len(choice))
+        # For a total alone it is not worth looking far.
+        walked = await walk(sections, begin, want, BUDGET // len(choice) // (10 if want == 1 else 1))
         if walked.complete:
             return walked.places
         if start is None and len(walked.places) == await _folded(core, narrowed):

@@ -13,11 +13,11 @@ from typing import Any
 
 from db.task import TOTAL_COUNT_STOPS_AT
 
-BUDGET = 100_000
-"""Points that one list may spend; one is about a quarter of a microsecond of PostgreSQL's (bench/reading.py)."""
-SCANNED, TAKEN, LOOKED_UP, PLACED = 1, 2, 8, 32
+BUDGET = 50_000
+"""Points that one list may spend; one is about half a microsecond (bench/reading.py)."""
+SCANNED, TAKEN, LOOKED_UP, PLACED = 2, 2, 8, 32
 """What a candidate costs: looked at among its neighbours; taken as it is; looked up; and with the place where it stands."""
-STEP, SCAN_STEP = 4096, 32_768
+STEP, SCAN_STEP = 4096, 8192
 """The most candidates of one statement."""
 
 Place = tuple[Any, int]

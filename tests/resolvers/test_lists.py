@@ -276,7 +276,7 @@ async def test_a_list_that_would_look_too_far_is_refused_with_what_to_do(
 ) -> None:
     await crew.create(*({"name": f"t{n}"} for n in range(300)))
     await crew.create({"name": "last"}, {"name": "last"})
-    monkeypatch.setattr(task, "BUDGET", 200)
+    monkeypatch.setattr(task, "BUDGET", 400)
     for order in ("CREATED_ASC", "PRIORITY_DESC"):
         with pytest.raises(Refused) as refused:
             await crew.ask('{ tasks(orderBy: %s, filter: {nameContains: "last"}) { nodes { name } } }' % order)
@@ -292,7 +292,7 @@ async def test_a_count_that_would_look_too_far_says_that_it_is_not_exact(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await crew.create(*({"name": f"t{n}"} for n in range(300)))
-    monkeypatch.setattr(task, "BUDGET", 200)
+    monkeypatch.setattr(task, "BUDGET", 400)
     query = '{ tasks(first: 0, filter: {nameContains: "t"}) { totalCount totalCountIsExact pageInfo { hasNextPage } } }'
     found = (await crew.ask(query))["tasks"]
     assert found == {"totalCount": 200, "totalCountIsExact": False, "pageInfo": {"hasNextPage": True}}
