@@ -111,24 +111,20 @@ class Finisher:
         plain = [i for items in batch for i in items if not i.children and i.workgroup_delay is None]
         rich = [i for items in batch for i in items if i.children or i.workgroup_delay is not None]
         answers: dict[int, Answer | BaseException] = {}
-        freed: list[int] = []
         if plain:
-            await self._answer(answers, plain, lambda: self._complete_plain(plain, freed))
+            await self._answer(answers, plain, lambda: self._complete_plain(plain))
         if rich:
             try:
-                found = await self._complete_rich(rich, freed)
+                found = await self._complete_rich(rich)
                 answers.update((id(i), a) for i, a in zip(rich, found, strict=True))
             except (CrewError, asyncpg.UniqueViolationError) as error:
                 if len(rich) == 1:
                     answers[id(rich[0])] = _refuse_children(rich[0], error)
                 else:
                     for item in rich:
-                        await self._answer(answers, [item], lambda one=item: self._complete_one(one, freed))  # type: ignore[misc]
+                        await self._answer(answers, [item], lambda one=item: self._complete_one(one))  # type: ignore[misc]
             except Exception as error:
                 answers.update((id(i), error) for i in rich)
-        if freed:
-            # After all that ends here: what becomes ready as its twin ends is new work.
-            await self.core.pool.run(lambda c: merge_ready(c, self.core.ns, freed))
         return [_together([answers[id(i)] for i in items]) for items in batch]
 
     async def _answer(
@@ -142,45 +138,46 @@ class Finisher:
         except Exception as error:
             answers.update((id(i), error) for i in items)
 
-    async def _complete_one(self, item: Item, freed: list[int]) -> list[Answer]:
+    async def _complete_one(self, item: Item) -> list[Answer]:
         try:
-            return await self._complete_rich([item], freed)
+            return await self._complete_rich([item])
         except (CrewError, asyncpg.UniqueViolationError) as error:
             return [_refuse_children(item, error)]
 
-    async def _complete_plain(self, items: list[Item], freed: list[int]) -> list[Answer]:
-        """One statement, one commit; and a transaction for those that have to do with keys. Here as below, children with a key
-        that are ready now are added to `freed`."""
+    async def _complete_plain(self, items: list[Item]) -> list[Answer]:
+        """One statement, one commit; and a transaction for those that have to do with keys."""
 
         async def work(left: list[Item]) -> set[int]:
             found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, [_row(i) for i in left]))
-            freed.extend(found.merging or ())
+            merging = found.merging
+            if merging:
+                await self.core.pool.run(lambda c: merge_ready(c, self.core.ns, merging))
             after = After()
             after.add(found)
             after.tell(self.core)
             taken = {id(left[o - 1]) for o in found.ords or ()}
             if found.keyed:
-                taken |= await self._complete_together([left[o - 1] for o in found.keyed], freed, keyed=True)
+                taken |= await self._complete_together([left[o - 1] for o in found.keyed], keyed=True)
             return taken
 
         return await self._settle(items, "completed", work)
 
-    async def _complete_rich(self, items: list[Item], freed: list[int]) -> list[Answer]:
+    async def _complete_rich(self, items: list[Item]) -> list[Answer]:
         """Completions that make tasks or suspend workgroups: one transaction; a refusal undoes all of it."""
 
         async def work(left: list[Item]) -> set[int]:
             try:
-                return await self._complete_together(left, freed, keyed=False)
+                return await self._complete_together(left, keyed=False)
             except _Keyed:
-                return await self._complete_together(left, freed, keyed=True)
+                return await self._complete_together(left, keyed=True)
 
         return await self._settle(items, "completed", work)
 
-    async def _complete_together(self, items: list[Item], freed: list[int], *, keyed: bool) -> set[int]:
+    async def _complete_together(self, items: list[Item], *, keyed: bool) -> set[int]:
         """In one transaction; answers the ids of those taken. Raises _Keyed when some have to do with keys."""
         try:
             ords, after = await self.core.pool.run(
-                lambda c: self._complete_within(c, items, freed, keyed=keyed), transaction=True
+                lambda c: self._complete_within(c, items, keyed=keyed), transaction=True
             )
         except Moved:
             return set()
@@ -188,7 +185,7 @@ class Finisher:
         return {id(items[o - 1]) for o in ords}
 
     async def _complete_within(
-        self, connection: Connection, items: list[Item], freed: list[int], *, keyed: bool
+        self, connection: Connection, items: list[Item], *, keyed: bool
     ) -> tuple[list[int], After]:
         ns, after = self.core.ns, After()
         if keyed:
@@ -199,7 +196,8 @@ class Finisher:
         if found.keyed:
             raise _Keyed
         after.add(found)
-        freed.extend(found.merging or ())
+        if found.merging:
+            await merge_ready(connection, ns, found.merging)
         hit = [(items[o - 1], group) for o, group in zip(found.ords or (), found.groups or (), strict=True)]
         feeds = list(zip(found.feeders or (), found.fed or (), strict=True))
         calls = [

@@ -37,7 +37,7 @@ from lane l
 cross join lateral (
   select x.ready_at, x.workgroup, x.no, x.group_no from ready x
   where x.ns = $1 and x.channel = l.channel and x.rank = l.rank order by x.no limit $3) r
-where r.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+where not coalesce(r.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
   and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
     select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no))))
 group by l.channel;

@@ -15,7 +15,7 @@ first as materialized (
   cross join lateral (
     select x.rank, x.no from ready x
     where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
-      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit 1) r
@@ -28,7 +28,7 @@ best as (
     select x.rank, x.no from ready x
     where x.ns = $1 and x.channel = f.channel and (x.rank, x.no) >= (f.rank, f.no)
       and (x.rank, x.no) <= (coalesce((select rank from bound), 2147483647), coalesce((select no from bound), 9223372036854775807))
-      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit $5) r
@@ -49,6 +49,8 @@ with wanted as materialized (
   where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
 -- The limit is never null, which would be no limit: with every request known, nothing is taken.
+-- The planner must not guess from its statistics how many rows a suspension leaves: where all tasks have the same workgroup it
+-- guesses none, and reads and sorts the whole channel. `coalesce` keeps it from guessing.
 -- Over several channels each is locked up to its limit and the best are taken; the others are free again at commit.
 candidate as materialized (
   select r.at, r.key
@@ -57,7 +59,7 @@ candidate as materialized (
     select x.ctid as at, x.rank, x.no, x.key
     from ready x
     where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
-      and x.workgroup <> all (array(select o.workgroup from hold o where o.ns = $1 and o.until > now()))
+      and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
       --full{
       and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))

@@ -623,8 +623,9 @@ class LifeMachine(RuleBasedStateMachine):
         self.expect(answer, done["completed"], done["errors"])
 
     def completions(self, results: Sequence[Result]) -> list[Completion]:
-        """Of each lease one; children that mind their twins stand alone, and so do those whose twin ends with another of the
-        call (results of one call may be taken together or one by one: the child is new work, or rides with the twin)."""
+        """Of each lease one. Results of one call may be taken together or one by one, so one stands alone whose children mind
+        their twins, and one whose twin (a child, or what waits already) may become ready in the call that ends its runner: such
+        a twin is new work, or rides with the runner."""
         items: dict[Lease, Completion] = {}
         for number, output, sketches, delays, suspends in results:
             (lease,) = self.leases([number])
@@ -636,6 +637,9 @@ class LifeMachine(RuleBasedStateMachine):
             for item in items.values()
             if any(c.is_picky or (c.key is not None and (c.channel, c.key) in ending) for c in item.children)
         ]
+        waiting = [t for t in self.model.tasks.values() if t.state == "BLOCKED" and t.new.key is not None]
+        if any((t.new.channel, t.new.key) in ending for t in waiting):
+            picky = picky or list(items.values())
         return picky[:1] or list(items.values())
 
     @verb(4, when=lambda self: self.model.standing(), failures=st.lists(FAILING, min_size=1, max_size=3))
