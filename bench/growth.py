@@ -68,8 +68,7 @@ def curves(quick: bool) -> dict[str, list[Point]]:
     million = 100_000 if quick else 1_000_000
     return {
         "ready": [Point(f"{n:,} ready", ready=n) for n in (10_000, 100_000, million)],
-        "channels": [Point(f"{n:,} channels, all named", channels=n, named=n) for n in (1, 10, 100, 1000)]
-        + [Point("1,000 channels, 1 named", channels=1000, named=1, ready=million)],
+        "channels": [Point(f"{n:,} channels, all named", channels=n, named=n) for n in (1, 10, 100, 1000)],
         "workgroups": [Point(f"{n:,} workgroups", workgroups=n) for n in (1, 100, 10_000, 100_000)]
         + [Point(f"{n:,} workgroups, a tenth suspended", workgroups=n, suspended=n // 10) for n in (100, 10_000)],
         "finished": [

@@ -164,12 +164,17 @@ class EndedItem:
     stands: bool
 
 
-async def shares(connection: Connection, ns: int, start: list[Place], limit: int) -> dict[int, int]:
-    """Channel → how many of the `limit` best tasks it has."""
+async def best_places(connection: Connection, ns: int, start: list[Place], limit: int) -> list[Place]:
+    """Of all that could be claimed in these channels, the best first."""
     rows = await connection.fetch(
-        statement("lease", "shares"), ns, [x[0] for x in start], [x[1] for x in start], [x[2] for x in start], limit
+        statement("lease", "best_places"),
+        ns,
+        [x[0] for x in start],
+        [x[1] for x in start],
+        [x[2] for x in start],
+        limit,
     )
-    return {row["channel"]: row["n"] for row in rows}
+    return [(row["channel"], row["rank"], row["no"]) for row in rows]
 
 
 async def claim_tasks(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,10 @@ from db.lease import (
     ClaimRequest,
     Place,
     StandingRow,
+    best_places,
     claim_tasks,
     claim_tasks_full,
     claimed_before,
-    shares,
     standing_leases,
 )
 from db.task import TaskRow, read_tasks
@@ -42,6 +43,8 @@ _ROUND = 5000
 _IN_FULL = 10.0
 _FEW = 4
 """Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
+_AHEAD = 10
+"""For so many claims like this one."""
 _LOOK_SHARE = 20
 """Looking from the start of the channels takes one part in so many of the time."""
 
@@ -100,6 +103,8 @@ class Dispatcher:
     """Since when a set of channels is known to hold nothing."""
     _front: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
+    _best: dict[tuple[int, ...], list[Place]] = field(default_factory=dict)
+    """Many channels → where the best of their tasks stand that no claim was sent for, the best first."""
     _in_full: float = 0.0
     """Until when claims are made in full: there are keys or pauses."""
     _in_round: Channels = ()
@@ -229,6 +234,8 @@ class Dispatcher:
             if front is not None and (rank, no) <= front:
                 self._front[channel] = (rank, no - 1)
             names.add(self.core.channels.name.get(channel))
+        first = min((rank, no) for _, rank, no in places)
+        self._best = {channels: best for channels, best in self._best.items() if best and best[-1][1:] < first}
         woken = [c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c) or None in names]
         for channels in [c for c in self._dry if not names.isdisjoint(c) or None in names]:
             del self._dry[channels]
@@ -238,6 +245,7 @@ class Dispatcher:
         """Hints may have been lost: all who wait look, from the start of each channel."""
         self._front.clear()
         self._dry.clear()
+        self._best.clear()
         self._kick([*self._waiting, self._in_round])
 
     def _kick(self, sets: list[Channels]) -> None:
@@ -273,6 +281,7 @@ class Dispatcher:
             ready = set(await ready_channels(self.core.pool, self.core.ns, start))
         names = {name for name, number in numbers.items() if number in ready}
         now = time.monotonic()
+        self._best.clear()
         self._dry = {channels: since for channels, since in self._dry.items() if self._is_fresh(since)}
         for channels in self._waiting:
             if names.isdisjoint(channels):
@@ -382,10 +391,9 @@ class Dispatcher:
         async with self._starts(numbers) as start:
             limits: list[int] | None = None
             if len(start) > _FEW:
-                wanted = sum(w.claim.limit for w in waiters)
-                found = await self.core.pool.run(lambda c: shares(c, self.core.ns, start, wanted))
-                start = [place for place in start if place[0] in found] or start[:1]
-                limits = [found.get(place[0], 1) for place in start]
+                share = await self._share(start, sum(w.claim.limit for w in waiters))
+                start = [place for place in start if place[0] in share] or start[:1]
+                limits = [share.get(place[0], 1) for place in start]
             if time.monotonic() > self._in_full:
                 rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests, limits))
                 if again:
@@ -394,6 +402,9 @@ class Dispatcher:
                 rows, again = await self.core.pool.run(
                     lambda c: claim_tasks_full(c, self.core.ns, start, requests, limits)
                 )
+        if limits is not None and len(rows) < sum(limits):
+            # Somebody else took some, or they are held now.
+            self._best.pop(tuple(numbers), None)
         runners = [row.no for row in rows if row.merges]
         if runners:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
@@ -401,6 +412,16 @@ class Dispatcher:
         if rows:
             self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
         return rows
+
+    async def _share(self, start: list[Place], wanted: int) -> Counter[int]:
+        """Of the best tasks of many channels, how many each has. Asked for some claims ahead: it costs a look into each channel."""
+        channels = tuple(place[0] for place in start)
+        best = self._best.get(channels, [])
+        if len(best) < wanted:
+            ahead = max(wanted, min(wanted * _AHEAD, _ROUND))
+            best = await self.core.pool.run(lambda c: best_places(c, self.core.ns, start, ahead))
+        self._best[channels] = best[wanted:]
+        return Counter(place[0] for place in best[:wanted])
 
     @asynccontextmanager
     async def _starts(self, numbers: list[int]) -> AsyncIterator[list[Place]]:

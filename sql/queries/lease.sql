@@ -1,10 +1,10 @@
 -- What workers do: claim, complete, fail, extend, release; and what happens to leases that nobody keeps.
 -- Rows are always locked in this order: claim, lease (by number), runner (by key), blocked (by number), hold.
 
--- name: shares
--- Of the best tasks of many channels, how many each has: a claim that locked as many in each as it may take would lock them by the
--- thousand. Nothing is locked here. A channel counts when its first task is among the best firsts, and then only with tasks no
--- worse than the last of those. $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 how many
+-- name: best_places
+-- Where the best tasks of many channels stand: a claim that locked as many in each as it may take would lock them by the thousand.
+-- Nothing is locked here. A channel counts when its first task is among the best firsts, and then only with tasks no worse than
+-- the last of those. $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 how many
 with start as (
   select * from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
   where channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)),
@@ -33,7 +33,7 @@ best as (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit $5) r
   order by r.rank, r.no limit $5)
-select channel, count(*)::int as n from best group by channel order by channel;
+select channel, rank, no from best order by rank, no;
 
 -- name: claim_tasks
 -- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.

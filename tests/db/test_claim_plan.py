@@ -32,7 +32,7 @@ def rows_read(node: dict[str, Any], table: str) -> int:
 
 
 @pytest.mark.parametrize("channels", [1, 20])
-@pytest.mark.parametrize("name", ["claim_tasks", "claim_tasks_full", "ready_channels", "shares"])
+@pytest.mark.parametrize("name", ["claim_tasks", "claim_tasks_full", "ready_channels", "best_places"])
 async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> None:
     connection = await asyncpg.connect(dsn, server_settings=SESSION)
     try:
@@ -42,15 +42,18 @@ async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> Non
         start = (1, numbers, [-(1 << 31)] * channels, [0] * channels)
         share = [-(-LIMIT // channels)] * channels
         claim = (*start, [1], [LIMIT], [60.0], [None], ["x"], share)
-        args = {"claim_tasks": claim, "claim_tasks_full": claim, "ready_channels": start, "shares": (*start, LIMIT)}[
-            name
-        ]
+        args = {
+            "claim_tasks": claim,
+            "claim_tasks_full": claim,
+            "ready_channels": start,
+            "best_places": (*start, LIMIT),
+        }[name]
         noun = "clock" if name == "ready_channels" else "lease"
         explained = await connection.fetchval(f"explain (analyze, format json) {statement(noun, name)}", *args)
         (plan,) = json.loads(explained)
-        # A claimed row is read twice: by the index, and by its place when it is deleted. For the shares of several channels, each is
-        # read as far as the first of another is better.
-        most = 2 * LIMIT + (LIMIT * channels if name == "shares" else 0)
+        # A claimed row is read twice: by the index, and by its place when it is deleted. For the best, each of several channels is
+        # read until the first task of another is better.
+        most = 2 * LIMIT + (LIMIT * channels if name == "best_places" else 0)
         assert 0 < rows_read(plan["Plan"], "ready") <= most + 2 * channels
     finally:
         await connection.close()

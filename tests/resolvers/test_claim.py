@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from db.lease import shares
+from db.lease import best_places
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until
 
@@ -348,6 +349,7 @@ async def test_a_claim_of_many_channels_locks_no_more_than_it_takes(crew: Crew) 
     await crew.create(*({"name": f"t{n}", "channel": channel} for n in range(20) for channel in MANY))
     seen = await crew.sql("select * from channel where name = any($1)", list(MANY))
     start = [(row["channel"], -(1 << 31), 0) for row in seen]
-    found = await crew.services.core.pool.run(lambda c: shares(c, 1, start, 30))
-    assert sum(found.values()) == 30
-    assert set(found.values()) <= {2, 3}
+    found = await crew.services.core.pool.run(lambda c: best_places(c, 1, start, 30))
+    assert [no for _, _, no in found] == sorted(no for _, _, no in found)
+    assert len(found) == 30
+    assert set(Counter(channel for channel, _, _ in found).values()) <= {2, 3}
