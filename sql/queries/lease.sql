@@ -3,13 +3,13 @@
 
 -- name: best_places
 -- Where the best tasks of many channels stand: a claim that locked as many in each as it may take would lock them by the thousand.
--- Nothing is locked here. A channel counts when its first task is among the best firsts, and then only with tasks no worse than
--- the last of those. $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 how many
-with start as (
+-- Nothing is locked here. First the same few of each; the worst of the best of those bounds what is then read of each.
+-- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 how many
+with start as materialized (
   select * from unnest($2::int[], $3::int[], $4::bigint[]) as h(channel, rank, no)
   where channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)),
 free as materialized (select not exists (select from pause p where p.ns = $1 and p.kind < 3) as unpaused),
-first as materialized (
+few as materialized (
   select h.channel, r.rank, r.no
   from start h
   cross join lateral (
@@ -18,20 +18,22 @@ first as materialized (
       and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
-    order by x.rank, x.no limit 1) r
+    order by x.rank, x.no limit (select ceil($5::int / greatest(count(*), 1)::float8) from start)) r
   order by r.rank, r.no limit $5),
-bound as (select rank, no from first where (select count(*) from first) = $5 order by rank desc, no desc limit 1),
+bound as materialized (
+  select rank, no from few where (select count(*) from few) = $5 order by rank desc, no desc limit 1),
 best as (
-  select f.channel, r.rank, r.no
-  from first f
+  select h.channel, r.rank, r.no
+  from start h
   cross join lateral (
     select x.rank, x.no from ready x
-    where x.ns = $1 and x.channel = f.channel and (x.rank, x.no) >= (f.rank, f.no)
+    where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
       and (x.rank, x.no) <= (coalesce((select rank from bound), 2147483647), coalesce((select no from bound), 9223372036854775807))
       and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit $5) r
+  where h.channel in (select channel from few)
   order by r.rank, r.no limit $5)
 select channel, rank, no from best order by rank, no;
 
