@@ -74,24 +74,17 @@ async def total(core: Core, narrowed: GroupFilter) -> Total:
     if narrowed.states == []:
         return Total.of(0)
     if narrowed.states is not None and narrowed == GroupFilter(states=narrowed.states):
-        folded = await _folded(core, narrowed.states)
-        if folded is not None:
-            return Total.of(folded)
+        return Total.of(await _folded(core, narrowed.states))
     sections, _ = await _sections(core, narrowed, "created_desc", None)
     walked = await walk(sections, None, TOTAL_COUNT_STOPS_AT + 1, BUDGET)
     return Total.of(len(walked.places)) if walked.complete else Total(len(walked.places), False)
 
 
-async def _folded(core: Core, states: list[int]) -> int | None:
+async def _folded(core: Core, states: list[int]) -> int:
     """Groups in these states, counted by the index on the fold, and one by one where they have changed since."""
-    if FINISHED in states and states != [FINISHED]:
-        return None
     changed = {row.group_no for row in await Drive(core, GroupFilter(), Span()).changed()}
     most = TOTAL_COUNT_STOPS_AT + 1 + len(changed)
-    if states == [FINISHED]:
-        found = {no for _, no in await rows.walk_finished(core.pool, core.ns, _LATEST, 0, most)}
-    else:
-        found = set(await rows.walk_standing(core.pool, core.ns, "asc", Span(), most, states))
+    found = set(await rows.walk_standing(core.pool, core.ns, "asc", Span(), most, states))
     now = await _matching(core, GroupFilter(states=states), sorted(changed)) if changed else set()
     return len(found - changed) + len(now)
 
@@ -135,14 +128,9 @@ class Drive:
 
     async def by_creation(self, way: Direction) -> Section:
         states = self.narrowed.states
-        if states is None or (FINISHED in states and states != [FINISHED]):
-            return self.section(self._created(way, partial(rows.walk_groups, self.core.pool, self.core.ns)), states)
+        if states is None:
+            return self.section(self._created(way, partial(rows.walk_groups, self.core.pool, self.core.ns)), None)
         changed = [row.group_no for row in await self.changed()]
-        if states == [FINISHED]:
-            few = await self.few_finished(changed)
-            if few is None:
-                return self.section(self._created(way, partial(rows.walk_groups, self.core.pool, self.core.ns)), states)
-            return self.section(whole([(0, no) for no in few], lambda x: x[1] if way == "asc" else -x[1]), states)
         return self.section(self._created(way, self._standing(states), extra=changed), states)
 
     async def by_name(self) -> Section:
@@ -150,7 +138,7 @@ class Drive:
         core, states = self.core, self.narrowed.states
         if states is not None:
             changed = [row.group_no for row in await self.changed()]
-            few = await self.few_finished(changed) if states == [FINISHED] else await self.few_standing(states, changed)
+            few = await self.few_standing(states, changed)
             if few is not None:
                 named = await rows.names_of_groups(core.pool, core.ns, few)
                 return self.section(whole([(row.name, row.group_no) for row in named], lambda place: place), states)
@@ -222,13 +210,7 @@ class Drive:
 
     # -- small sets -----------------------------------------------------------------------------------------------------
 
-    async def few_finished(self, changed: list[int]) -> list[int] | None:
-        found = await rows.walk_finished(self.core.pool, self.core.ns, _LATEST, 0, SMALL + 1)
-        return None if len(found) > SMALL else sorted({*changed, *(no for _, no in found)})
-
     async def few_standing(self, states: list[int], changed: list[int]) -> list[int] | None:
-        if FINISHED in states:
-            return None
         found = await self._standing(states)("asc", self.span, SMALL + 1)
         return None if len(found) > SMALL else sorted({*changed, *found})
 

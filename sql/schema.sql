@@ -854,6 +854,8 @@ CREATE INDEX group_by_name ON public.task_group USING btree (ns, name COLLATE "C
 
 CREATE INDEX group_failing ON public.group_tally USING btree (ns, group_no) WHERE (failing > 0);
 
+CREATE INDEX group_finished ON public.group_tally USING btree (ns, group_no) WHERE (finished_at IS NOT NULL);
+
 CREATE INDEX group_open ON public.group_tally USING btree (ns, group_no) WHERE (finished_at IS NULL);
 
 CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);

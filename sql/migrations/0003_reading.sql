@@ -30,6 +30,7 @@ create table group_tally (
   primary key (ns, group_no)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index group_by_end on group_tally (ns, finished_at, group_no) where finished_at is not null;
+create index group_finished on group_tally (ns, group_no) where finished_at is not null;
 create index group_open on group_tally (ns, group_no) where finished_at is null;
 create index group_failing on group_tally (ns, group_no) where failing > 0;
 -- Servers of the last release fold `tally` alone, so this fold has a place of its own.

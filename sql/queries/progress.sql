@@ -108,12 +108,16 @@ from (
   select group_no from task_group where ns = $1 and group_no > $2 and group_no < $3 order by group_no desc limit $4) x;
 
 -- name: walk_standing_asc
--- Groups that are OPEN, FAILING or PAUSED as of the fold. $1 ns $2 above $3 below $4 how many $5 states: 1 OPEN 3 FAILING 4 PAUSED
+-- Groups in these states as of the fold. $1 ns $2 above $3 below $4 how many $5 states: 1 OPEN 2 FINISHED 3 FAILING 4 PAUSED
 select array_agg(group_no) as nos
 from (
   select group_no from (
     (select group_no from group_tally
     where ns = $1 and 1 = any ($5::int[]) and finished_at is null and group_no > $2 and group_no < $3
+    order by group_no limit $4)
+    union
+    (select group_no from group_tally
+    where ns = $1 and 2 = any ($5) and finished_at is not null and group_no > $2 and group_no < $3
     order by group_no limit $4)
     union
     (select group_no from group_tally
@@ -125,12 +129,16 @@ from (
 
 -- name: walk_standing_desc
 -- As walk_standing_asc, newest first.
--- $1 ns $2 above $3 below $4 how many $5 states: 1 OPEN 3 FAILING 4 PAUSED
+-- $1 ns $2 above $3 below $4 how many $5 states: 1 OPEN 2 FINISHED 3 FAILING 4 PAUSED
 select array_agg(group_no) as nos
 from (
   select group_no from (
     (select group_no from group_tally
     where ns = $1 and 1 = any ($5::int[]) and finished_at is null and group_no > $2 and group_no < $3
+    order by group_no desc limit $4)
+    union
+    (select group_no from group_tally
+    where ns = $1 and 2 = any ($5) and finished_at is not null and group_no > $2 and group_no < $3
     order by group_no desc limit $4)
     union
     (select group_no from group_tally
