@@ -30,28 +30,72 @@ LIMIT_MS = 50.0
 
 # $1 is the number of tasks. Places go by the number: the first 85 % have ended.
 FILL = """
-insert into channel (ns, channel, name) select 1, 1000 + n, 'c' || n from generate_series(0, 19) n
-insert into workgroup (ns, workgroup, name) select 1, 2000 + n, 'w' || n from generate_series(0, 9) n
-insert into worker (ns, worker, name) select 1, 3000 + n, 'k' || n from generate_series(0, 999) n
-insert into hold (ns, workgroup, until) values (1, 2009, now() + interval '1 day')
-insert into task_group (ns, group_no, id, name, made_upto, created_at) select 1, n, gen_random_uuid(), 'group ' || n % 5000, 0, now() - interval '10 days' * (1 - n * 100.0 / $1) from generate_series(1, $1 / 100 * 9 / 10) n
-insert into task_group (ns, group_no, id, name, made_upto) values (1, $1, gen_random_uuid(), 'big', 0)
-insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, max_attempts, retry_delay, backoff, max_delay, weight, key, created_at) select 1, n, gen_random_uuid(), case when n > $1 / 10 * 9 then $1 else 1 + (n - 1) / 100 end, 1000 + n % 20, case when n % 10 = 9 then 2009 when n % 10 < 3 then 2000 + n % 9 else 0 end, case when n % 50 = 1 then -5 when n % 50 = 2 then 3 else 0 end, 'task ' || n, '{"to": "user1@example.com", "template": "welcome", "locale": "en-GB"}', 5, 30, 1, 3600, case when n % 1000 = 7 then 5 else 1 end, case when n % 100 = 50 then 'key ' || n / 1000 end, now() - interval '10 days' * (1 - n::float8 / $1) from generate_series(1, $1) n
-insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, at, output) select 1, n, n / 100, case when n % 10000 = 0 then 7 else 5 end, 1, 4, 3000 + n / 100 % 1000, now() - interval '10 days' * (1 - n::float8 / $1), now() - interval '9 days' * (1 - n::float8 / $1), '{"ok": true}' from generate_series(1, $1 / 1000 * 850) n
-insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at, at) select 1, no, channel, rank, workgroup, group_no, 5, 0, 3000 + no % 1000, now(), created_at + interval '1 s' from task where no > $1 / 1000 * 850 and no % 30 = 0
-insert into error (ns, no, attempt, worker, started_at, error) select 1, no, a, 3000, now(), '"no"' from failed cross join generate_series(1, 5) a
-insert into lease (ns, lease_no, worker, until, nos, groups, channels, workgroups, attempts, remainings, failures, keys) select 1, min(no), 3000 + no / 3000 % 1000, now() + interval '1 day', array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(1), array_agg(4), array_agg(0), array_agg(null::text) from task where no > $1 / 1000 * 850 and no % 300 = 1 group by no / 3000
-insert into blocked (ns, no, open, channel, rank, workgroup, group_no, attempt, remaining, failures) select 1, no, 1, channel, rank, workgroup, group_no, 0, 5, 0 from task where no > $1 / 1000 * 850 and no % 30 between 11 and 20
-insert into edge (ns, parent, child, place) select 1, no - 1, no, 0 from blocked
-insert into edge (ns, parent, child, place) select 1, n, n + 1, 0 from generate_series(1, $1 / 100 * 80) n where n % 100 between 1 and 98
-insert into edge (ns, parent, child, place) select 1, no, (select max(no) from blocked), 1 from blocked where no between $1 / 1000 * 999 and $1 - 100
-insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures) select 1, now() + interval '1 day', no, channel, rank, workgroup, group_no, 0, 5, 0 from task where no > $1 / 1000 * 850 and no % 30 in (21, 22)
-insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, ready_at) select 1, workgroup, rank, no, channel, group_no, 0, 5, 0, created_at from task where no > $1 / 1000 * 850 and no % 30 = 29
-insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at) select 1, channel, rank, workgroup, no, group_no, 0, 5, 0, created_at from task where no > $1 / 1000 * 850 and not (no % 30 = 0 or no % 300 = 1 or no % 30 between 11 and 22 or no % 30 = 29)
-insert into tally (ns, ref, state, n) select 1, channel, state, count(*) from task_place group by channel, state
-insert into tally (ns, ref, state, n) select 1, workgroup, state, count(*) from task_place where workgroup <> 0 group by workgroup, state
-insert into pause (ns, kind, ref) select 1, 2, n * 97 from generate_series(1, 500) n
-select setval('task_no', $1 + 1), setval('group_no', $1 + 1), setval('lease_no', $1 + 1), setval('name_no', 10000)
+insert into channel (ns, channel, name)
+select 1, 1000 + n, 'c' || n
+from generate_series(0, 19) n;
+insert into workgroup (ns, workgroup, name)
+select 1, 2000 + n, 'w' || n
+from generate_series(0, 9) n;
+insert into worker (ns, worker, name)
+select 1, 3000 + n, 'k' || n
+from generate_series(0, 999) n;
+insert into hold (ns, workgroup, until) values (1, 2009, now() + interval '1 day');
+insert into task_group (ns, group_no, id, name, made_upto, created_at)
+select 1, n, gen_random_uuid(), 'group ' || n % 5000, 0, now() - interval '10 days' * (1 - n * 100.0 / $1)
+from generate_series(1, $1 / 100 * 9 / 10) n;
+insert into task_group (ns, group_no, id, name, made_upto) values (1, $1, gen_random_uuid(), 'big', 0);
+insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, max_attempts, retry_delay, backoff, max_delay,
+  weight, key, created_at)
+select 1, n, gen_random_uuid(), case when n > $1 / 10 * 9 then $1 else 1 + (n - 1) / 100 end, 1000 + n % 20, case when n % 10 =
+  9 then 2009 when n % 10 < 3 then 2000 + n % 9 else 0 end, case when n % 50 = 1 then -5 when n % 50 = 2 then 3 else 0 end,
+  'task ' || n, '{"to": "user1@example.com", "template": "welcome", "locale": "en-GB"}', 5, 30, 1, 3600, case when n % 1000 = 7
+  then 5 else 1 end, case when n % 100 = 50 then 'key ' || n / 1000 end, now() - interval '10 days' * (1 - n::float8 / $1)
+from generate_series(1, $1) n;
+insert into done (ns, no, lease_no, outcome, attempt, remaining, worker, started_at, at, output)
+select 1, n, n / 100, case when n % 10000 = 0 then 7 else 5 end, 1, 4, 3000 + n / 100 % 1000, now() - interval '10 days' * (1 -
+  n::float8 / $1), now() - interval '9 days' * (1 - n::float8 / $1), '{"ok": true}'
+from generate_series(1, $1 / 1000 * 850) n;
+insert into failed (ns, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at, at)
+select 1, no, channel, rank, workgroup, group_no, 5, 0, 3000 + no % 1000, now(), created_at + interval '1 s'
+from task where no > $1 / 1000 * 850 and no % 30 = 0;
+insert into error (ns, no, attempt, worker, started_at, error)
+select 1, no, a, 3000, now(), '"no"'
+from failed cross join generate_series(1, 5) a;
+insert into lease (ns, lease_no, worker, until, nos, groups, channels, workgroups, attempts, remainings, failures, keys)
+select 1, min(no), 3000 + no / 3000 % 1000, now() + interval '1 day', array_agg(no), array_agg(group_no), array_agg(channel),
+  array_agg(workgroup), array_agg(1), array_agg(4), array_agg(0), array_agg(null::text)
+from task where no > $1 / 1000 * 850 and no % 300 = 1 group by no / 3000;
+insert into blocked (ns, no, open, channel, rank, workgroup, group_no, attempt, remaining, failures)
+select 1, no, 1, channel, rank, workgroup, group_no, 0, 5, 0
+from task where no > $1 / 1000 * 850 and no % 30 between 11 and 20;
+insert into edge (ns, parent, child, place)
+select 1, no - 1, no, 0
+from blocked;
+insert into edge (ns, parent, child, place)
+select 1, n, n + 1, 0
+from generate_series(1, $1 / 100 * 80) n where n % 100 between 1 and 98;
+insert into edge (ns, parent, child, place)
+select 1, no, (select max(no) from blocked), 1
+from blocked where no between $1 / 1000 * 999 and $1 - 100;
+insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures)
+select 1, now() + interval '1 day', no, channel, rank, workgroup, group_no, 0, 5, 0
+from task where no > $1 / 1000 * 850 and no % 30 in (21, 22);
+insert into parked (ns, workgroup, rank, no, channel, group_no, attempt, remaining, failures, ready_at)
+select 1, workgroup, rank, no, channel, group_no, 0, 5, 0, created_at
+from task where no > $1 / 1000 * 850 and no % 30 = 29;
+insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, ready_at)
+select 1, channel, rank, workgroup, no, group_no, 0, 5, 0, created_at
+from task where no > $1 / 1000 * 850 and not (no % 30 = 0 or no % 300 = 1 or no % 30 between 11 and 22 or no % 30 = 29);
+insert into tally (ns, ref, state, n)
+select 1, channel, state, count(*)
+from task_place group by channel, state;
+insert into tally (ns, ref, state, n)
+select 1, workgroup, state, count(*)
+from task_place where workgroup <> 0 group by workgroup, state;
+insert into pause (ns, kind, ref)
+select 1, 2, n * 97
+from generate_series(1, 500) n;
+select setval('task_no', $1 + 1), setval('group_no', $1 + 1), setval('lease_no', $1 + 1), setval('name_no', 10000);
 """
 UNLOADED = ("task", "done", "edge", "task_group")
 
@@ -71,7 +115,8 @@ async def fill(dsn: str, tasks: int) -> None:
             await c.execute(step.sql)
             await c.execute("insert into migration (number, name) values ($1, $2)", step.number, step.name)
         keys = await c.fetch(
-            "select conrelid::regclass::text as of, conname, pg_get_constraintdef(oid) as def from pg_constraint where contype in ('p', 'u') and conrelid::regclass::text = any ($1)",
+            "select conrelid::regclass::text as of, conname, pg_get_constraintdef(oid) as def from pg_constraint"
+            " where contype in ('p', 'u') and conrelid::regclass::text = any ($1)",
             UNLOADED,
         )
         for key in keys:
@@ -80,11 +125,11 @@ async def fill(dsn: str, tasks: int) -> None:
         for index in indexes:
             await c.execute(f"drop index {index['indexname']}")
         restored = False
-        for line in filter(None, FILL.splitlines()):
-            if line.startswith("insert into failed"):
+        for line in filter(str.strip, FILL.split(";\n")):
+            if line.lstrip().startswith("insert into failed"):
                 await _timed("keys and indexes", _restore(c, keys, indexes))
                 restored = True
-            await _timed(line[:40], c.execute(line.replace("$1", str(tasks))))
+            await _timed(line.strip()[:40], c.execute(line.replace("$1", str(tasks))))
         assert restored
         await _timed("the last migrations", migrate(dsn))
         await _timed("vacuum analyze", c.execute("vacuum analyze"))
@@ -159,7 +204,8 @@ def queries(known: dict[str, str]) -> Iterator[tuple[str, str]]:
         for order in ("CREATED_ASC", "CREATED_DESC", "FINISHED_DESC", "NAME_ASC"):
             yield (
                 f"taskGroups {order} {given}",
-                f"{{ taskGroups(orderBy: {order}, filter: {given}) {{ nodes {{ id name finishedAt progress {{ fraction total counts {{ state count }} }} }} }} }}",
+                f"{{ taskGroups(orderBy: {order}, filter: {given}) {{ nodes {{ id name finishedAt "
+                "progress { fraction total counts { state count } } } } }",
             )
         yield (
             f"taskGroups totalCount {given}",
@@ -182,7 +228,8 @@ def queries(known: dict[str, str]) -> Iterator[tuple[str, str]]:
     task = f'task(id: "{known["task"]}")'
     yield (
         "task, everything",
-        f"{{ {task} {{ id group {{ name progress {{ fraction }} }} errors {{ error }} parents {{ id }} parentCount children {{ id }} childCount spawnedBy {{ id }} mergedInto {{ id }} }} }}",
+        f"{{ {task} {{ id group {{ name progress {{ fraction }} }} errors {{ error }} "
+        "parents { id } parentCount children { id } childCount spawnedBy { id } mergedInto { id } } }",
     )
     yield "task with many parents", f'{{ task(id: "{known["join"]}") {{ parents(first: 100) {{ id }} parentCount }} }}'
     yield "channels", "{ channels { name counts { state count } oldestReadySeconds } }"
