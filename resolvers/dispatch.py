@@ -185,8 +185,8 @@ class Dispatcher:
         return waiter
 
     def _is_fresh(self, since: float) -> bool:
-        """What was known then still holds: the floor poll would have found out, or does so now."""
-        return time.monotonic() - since < self.core.rhythm.floor * 2
+        """What was known then still holds: the floor poll would have found out, or does so now. (It may be late itself.)"""
+        return time.monotonic() - since < self.core.rhythm.floor * 5
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._queue(waiter):
