@@ -364,8 +364,9 @@ class _Maker:
                 if node.arguments or not asyncio.iscoroutinefunction(definition.base_resolver.wrapped_func):
                     raise NotCovered
                 scope[f"r{n}"] = definition.base_resolver.wrapped_func
+                given = "o, info=info" if definition.base_resolver.info_parameter else "o"
                 parts.append(f"{key!r}: None")
-                later.append(f"    pending.append((made, {key!r}, r{n}(o, info=info), p{n}))")
+                later.append(f"    pending.append((made, {key!r}, r{n}({given}), p{n}))")
         lines = ["def project(o, info, pending):", "    if o is None: return None"]
         lines += [f"    made = {{{', '.join(parts)}}}", *later, "    return made"]
         exec("\n".join(lines), scope)
