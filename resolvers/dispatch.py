@@ -103,6 +103,9 @@ class Dispatcher:
     """Since when a set of channels is known to hold nothing."""
     _front: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
+    _told: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The first place of each channel that was told of since the last claim began, which may not have seen it."""
+    _wakes: int = 0
     _best: dict[tuple[int, ...], list[Place]] = field(default_factory=dict)
     """Many channels → where the best of their tasks stand that no claim was sent for, the best first."""
     _in_full: float = 0.0
@@ -228,11 +231,13 @@ class Dispatcher:
         """Tasks became ready at these places."""
         if not places:
             return
+        self._wakes += 1
         names = set()
         for channel, rank, no in places:
             front = self._front.get(channel)
             if front is not None and (rank, no) <= front:
                 self._front[channel] = (rank, no - 1)
+            self._told[channel] = min((rank, no), self._told.get(channel, (rank, no)))
             names.add(self.core.channels.name.get(channel))
         first = min((rank, no) for _, rank, no in places)
         self._best = {channels: best for channels, best in self._best.items() if best and best[-1][1:] < first}
@@ -278,13 +283,14 @@ class Dispatcher:
             return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
         async with self._starts(sorted(numbers.values())) as start:
+            wakes = self._wakes
             ready = set(await ready_channels(self.core.pool, self.core.ns, start))
         names = {name for name, number in numbers.items() if number in ready}
         now = time.monotonic()
         self._best.clear()
         self._dry = {channels: since for channels, since in self._dry.items() if self._is_fresh(since)}
         for channels in self._waiting:
-            if names.isdisjoint(channels):
+            if names.isdisjoint(channels) and wakes == self._wakes:
                 self._dry[channels] = now
         await self._look_up([w for waiters in self._waiting.values() for w in waiters])
         self._kick([c for c in self._waiting if not names.isdisjoint(c)])
@@ -389,6 +395,7 @@ class Dispatcher:
         rows: list[ClaimedRow] = []
         again = 1
         async with self._starts(numbers) as start:
+            self._told.clear()
             limits: list[int] | None = None
             if len(start) > _FEW:
                 share = await self._share(start, sum(w.claim.limit for w in waiters))
@@ -439,6 +446,9 @@ class Dispatcher:
     def _remember(self, rows: list[ClaimedRow]) -> None:
         for row in rows:
             key = (row.rank, row.no)
+            told = self._told.get(row.channel_no)
+            if told is not None and told <= key:
+                key = (told[0], told[1] - 1)
             if key > self._front.get(row.channel_no, _FROM_START):
                 self._front[row.channel_no] = key
 

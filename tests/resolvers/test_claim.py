@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from db.lease import best_places
+from resolvers import dispatch
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until
 
@@ -353,3 +354,22 @@ async def test_a_claim_of_many_channels_locks_no_more_than_it_takes(crew: Crew) 
     assert [no for _, _, no in found] == sorted(no for _, _, no in found)
     assert len(found) == 30
     assert set(Counter(channel for channel, _, _ in found).values()) <= {2, 3}
+
+
+async def test_what_becomes_ready_behind_a_claim_that_is_on_its_way_is_next(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim remembers how far it came; what it cannot have seen is not passed over."""
+    await crew.create({"name": "a"}, {"name": "b"}, {"name": "c"})
+    first = await crew.claim()
+    statement = dispatch.claim_tasks
+
+    async def and_meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(dispatch, "claim_tasks", statement)
+        found = await statement(*given)
+        await crew.release(*first)
+        return found
+
+    monkeypatch.setattr(dispatch, "claim_tasks", and_meanwhile)
+    assert [lease["task"]["name"] for lease in await crew.claim()] == ["b"]
+    assert [lease["task"]["name"] for lease in await crew.claim()] == ["a"]
