@@ -1,9 +1,9 @@
-"""Operations compiled: what workers and producers send all day, run without the executor.
+"""Operations compiled: what workers, producers and live views send all day, run without the executor.
 
-A mutation whose fields take variables alone and select what this module covers is turned, once per document, into a
-function: variables → inputs, the same resolvers that the executor would call, rows → a response. Anything else, and any
-variable that is not plainly right, is left to the executor, which also words the errors. The two give equal answers
-(tests/server/test_compiled.py). What it gave: docs/adr/0004.
+A mutation or query that selects what this module covers is turned, once per document, into a function: variables → inputs,
+the same resolvers that the executor would call, rows → a response. Anything else, and any variable that is not plainly right,
+is left to the executor, which also words the errors: a query in which anything goes wrong is run again by it. The two give equal
+answers (tests/server/test_compiled.py). What it gave: docs/adr/0004.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     InlineFragmentNode,
+    ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    ValueNode,
     VariableNode,
     located_error,
     type_from_ast,
+    value_from_ast_untyped,
 )
 
 STRAWBERRY = "strawberry-definition"
@@ -49,6 +53,8 @@ class NotCovered(Exception):
 Coerce = Callable[[Any], Any]
 Pending = list[tuple[dict[str, Any], str, Coroutine[Any, Any, Any], "Project"]]
 Project = Callable[[Any, "_Lite", Pending], Any]
+Arguments = Callable[[dict[str, Any]], dict[str, Any]]
+"""The operation's inputs → what a resolver is given."""
 
 
 @dataclass(slots=True)
@@ -63,6 +69,7 @@ class _Lite:
 
     context: Any
     _raw_info: _RawInfo
+    inputs: dict[str, Any]
 
 
 class Resolver(Protocol):
@@ -74,8 +81,7 @@ class _Root:
     key: str
     node: FieldNode
     resolve: Resolver
-    arguments: list[tuple[str, str]]
-    """(name of the parameter, name of the variable)"""
+    arguments: Arguments
     project: Project
 
 
@@ -83,6 +89,7 @@ class _Root:
 class Compiled:
     """One operation. `inputs` may raise NotCovered; after it, `run` always answers."""
 
+    is_query: bool
     variables: list[tuple[str, Coerce, bool]]
     """(name, coercion, required)"""
     roots: list[_Root]
@@ -100,22 +107,23 @@ class Compiled:
         return made
 
     async def run(self, context: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[GraphQLError]]:
-        """Data and errors. The fields run one after another, as mutations do."""
+        """Data and errors. The fields run one after another, as mutations do. A query raises what its resolvers raise."""
         data: dict[str, Any] = {}
         errors: list[GraphQLError] = []
         for root in self.roots:
-            info = _Lite(context, _RawInfo([root.node], self.fragments))
+            info = _Lite(context, _RawInfo([root.node], self.fragments), inputs)
             try:
-                arguments = {to: inputs[name] for to, name in root.arguments if name in inputs}
-                data[root.key] = await _answer(root, info, arguments)
+                data[root.key] = await _answer(root, info)
             except Exception as error:
+                if self.is_query:
+                    raise
                 data[root.key] = None
                 errors.append(located_error(error, [root.node], [root.key]))
         return data, errors
 
 
-async def _answer(root: _Root, info: _Lite, arguments: dict[str, Any]) -> Any:
-    value = await root.resolve(None, info=info, **arguments)
+async def _answer(root: _Root, info: _Lite) -> Any:
+    value = await root.resolve(None, info=info, **root.arguments(info.inputs))
     pending: Pending = []
     answer = root.project(value, info, pending)
     while pending:
@@ -132,11 +140,13 @@ def compile_operation(
     """The operation compiled, or None when it is left to the executor."""
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     try:
-        if operation.operation is not OperationType.MUTATION or operation.directives or schema.mutation_type is None:
+        is_query = operation.operation is OperationType.QUERY
+        kind = schema.query_type if is_query else schema.mutation_type
+        if operation.operation is OperationType.SUBSCRIPTION or operation.directives or kind is None:
             return None
         variables = [_variable(schema, definition) for definition in operation.variable_definitions or ()]
-        maker = _Maker(fragments)
-        return Compiled(variables, maker.roots(schema.mutation_type, operation.selection_set), fragments)
+        maker = _Maker(fragments, is_query=is_query)
+        return Compiled(is_query, variables, maker.roots(kind, operation.selection_set), fragments)
     except NotCovered:
         return None
 
@@ -281,8 +291,9 @@ def _camel(name: str) -> str:
 class _Maker:
     """Turns selection sets into functions. Their source holds names of fields and our own words only."""
 
-    def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode], *, is_query: bool) -> None:
         self._fragments = fragments
+        self._is_query = is_query
 
     def roots(self, kind: GraphQLObjectType, selections: SelectionSetNode) -> list[_Root]:
         found = []
@@ -290,15 +301,16 @@ class _Maker:
             field = kind.fields.get(node.name.value)
             if field is None:
                 raise NotCovered
-            strawberry_field = field.extensions[STRAWBERRY]
-            names = {a.graphql_name or _camel(a.python_name): a.python_name for a in strawberry_field.arguments}
-            arguments = []
-            for argument in node.arguments or ():
-                if not isinstance(argument.value, VariableNode):
-                    raise NotCovered
-                arguments.append((names[argument.name.value], argument.value.name.value))
-            resolve = strawberry_field.base_resolver.wrapped_func
-            found.append(_Root(key, node, resolve, arguments, self._project(field.type, node)))
+            resolver = field.extensions[STRAWBERRY].base_resolver
+            if (
+                resolver is None
+                or not resolver.info_parameter
+                or not asyncio.iscoroutinefunction(resolver.wrapped_func)
+            ):
+                raise NotCovered
+            found.append(
+                _Root(key, node, resolver.wrapped_func, _arguments(field, node), self._project(field.type, node))
+            )
         return found
 
     def _fields(self, kind: GraphQLObjectType, selections: SelectionSetNode) -> dict[str, FieldNode]:
@@ -326,6 +338,11 @@ class _Maker:
         if fragment.directives or (condition is not None and condition.name.value != kind.name):
             raise NotCovered
         return fragment
+
+    def _info(self, node: FieldNode) -> Callable[[_Lite], _Lite]:
+        """The field's own: resolvers look at what is selected below it."""
+        raw = _RawInfo([node], self._fragments)
+        return lambda info: _Lite(info.context, raw, info.inputs)
 
     def _project(self, kind: Any, node: FieldNode) -> Project:
         """How a value of the type becomes a part of the response."""
@@ -361,17 +378,52 @@ class _Maker:
                 plain = isinstance(leaf, GraphQLScalarType) and _leaf(leaf) is None
                 parts.append(f"{key!r}: {value}" if plain else f"{key!r}: p{n}({value}, info, pending)")
             else:
-                if node.arguments or not asyncio.iscoroutinefunction(definition.base_resolver.wrapped_func):
-                    raise NotCovered
                 scope[f"r{n}"] = definition.base_resolver.wrapped_func
-                given = "o, info=info" if definition.base_resolver.info_parameter else "o"
-                parts.append(f"{key!r}: None")
-                later.append(f"    pending.append((made, {key!r}, r{n}({given}), p{n}))")
+                given = "o"
+                if definition.base_resolver.info_parameter:
+                    scope[f"i{n}"] = self._info(node)
+                    given += f", info=i{n}(info)"
+                if node.arguments and not self._is_query:
+                    # Its error would null more than the executor's does, and what the mutation did is not to be done again.
+                    raise NotCovered
+                if node.arguments:
+                    scope[f"a{n}"] = _arguments(field, node)
+                    given += f", **a{n}(info.inputs)"
+                if asyncio.iscoroutinefunction(definition.base_resolver.wrapped_func):
+                    parts.append(f"{key!r}: None")
+                    later.append(f"    pending.append((made, {key!r}, r{n}({given}), p{n}))")
+                else:
+                    parts.append(f"{key!r}: p{n}(r{n}({given}), info, pending)")
         lines = ["def project(o, info, pending):", "    if o is None: return None"]
         lines += [f"    made = {{{', '.join(parts)}}}", *later, "    return made"]
         exec("\n".join(lines), scope)
         project: Project = scope["project"]
         return project
+
+
+def _arguments(field: GraphQLField, node: FieldNode) -> Arguments:
+    """Literals are taken as variables are: what is not plainly right is left to the executor."""
+    names = {a.graphql_name or _camel(a.python_name): a.python_name for a in field.extensions[STRAWBERRY].arguments}
+    variables: list[tuple[str, str]] = []
+    literals: dict[str, Any] = {}
+    for argument in node.arguments or ():
+        to, value = names[argument.name.value], argument.value
+        if isinstance(value, VariableNode):
+            variables.append((to, value.name.value))
+        else:
+            kind = field.args[argument.name.value].type
+            if "JSON" in str(kind):
+                raise NotCovered
+            literals[to] = _coercion(kind)(_literal(value))
+    return lambda inputs: {**literals, **{to: inputs[name] for to, name in variables if name in inputs}}
+
+
+def _literal(node: ValueNode) -> Any:
+    if isinstance(node, (VariableNode, ObjectValueNode)):
+        raise NotCovered
+    if isinstance(node, ListValueNode):
+        return [_literal(value) for value in node.values]
+    return value_from_ast_untyped(node)
 
 
 def _leaf(kind: Any) -> Callable[[Any], Any] | None:

@@ -129,20 +129,7 @@ class GraphQLOverHTTP:
         """The response body (None when the client has gone), and whether the request itself was bad."""
         if document.node is None:
             return _refused(document.errors, document.code), True
-        context = self._context()
-        ready = _compiled_inputs(document, params)
-        if ready is not None:
-            compiled, inputs = ready
-            running: Awaitable[tuple[dict[str, Any] | None, list[GraphQLError]]] = compiled.run(context, inputs)
-        else:
-            result = execute(
-                self._schema,
-                document.node,
-                context_value=context,
-                variable_values=params.variables,
-                operation_name=params.operation_name,
-            )
-            running = _data_and_errors(result)
+        running = self._answer(document, params)
         done = await (_unless_gone(running, receive) if document.may_wait else running)
         if done is None:
             return None, False
@@ -153,6 +140,27 @@ class GraphQLOverHTTP:
             return _written({"errors": [formatted(e) for e in errors], "data": data}), False
         return _written({"data": data}), False
 
+    async def _answer(self, document: Document, params: Params) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
+        """Data and errors: compiled where that is covered, and by the executor."""
+        ready = _compiled_inputs(document, params)
+        if ready is not None:
+            compiled, inputs = ready
+            try:
+                return await compiled.run(self._context(), inputs)
+            except Exception:
+                # A query: the executor says what is wrong and where, and answers the rest.
+                pass
+        assert document.node is not None
+        result = execute(
+            self._schema,
+            document.node,
+            context_value=self._context(),
+            variable_values=params.variables,
+            operation_name=params.operation_name,
+        )
+        done = result if isinstance(result, ExecutionResult) else await result
+        return done.data, done.errors or []
+
 
 def _compiled_inputs(document: Document, params: Params) -> tuple[Compiled, dict[str, Any]] | None:
     compiled = document.compiled_operation(params.operation_name)
@@ -162,13 +170,6 @@ def _compiled_inputs(document: Document, params: Params) -> tuple[Compiled, dict
         return compiled, compiled.inputs(params.variables)
     except NotCovered:
         return None
-
-
-async def _data_and_errors(
-    result: ExecutionResult | Awaitable[ExecutionResult],
-) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
-    done = result if isinstance(result, ExecutionResult) else await result
-    return done.data, done.errors or []
 
 
 async def _unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:

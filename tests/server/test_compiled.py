@@ -17,10 +17,12 @@ from tests.support.crew import Crew
 TYPES = schema._schema.type_map
 
 
-def selection(random_: random.Random, kind: GraphQLObjectType, depth: int) -> str:
-    """A selection of the type: fields, aliases, __typename, inline and nested objects."""
+def selection(random_: random.Random, kind: GraphQLObjectType, depth: int, sizes: tuple[int, ...] = ()) -> str:
+    """A selection of the type: fields, aliases, __typename, inline and nested objects; of lists so many, if `sizes` are given."""
     names = [
-        n for n, f in kind.fields.items() if not any(a.type.__class__.__name__ == "NonNull" for a in f.args.values())
+        n
+        for n, f in kind.fields.items()
+        if not any(a.type.__class__.__name__ == "NonNull" for a in f.args.values()) and n != "oldestReadySeconds"
     ]
     parts = []
     for n, name in enumerate(random_.sample(names, random_.randint(1, min(8, len(names))))):
@@ -29,7 +31,9 @@ def selection(random_: random.Random, kind: GraphQLObjectType, depth: int) -> st
         if isinstance(of, (GraphQLScalarType, GraphQLEnumType)):
             parts.append(alias + name)
         elif isinstance(of, GraphQLObjectType) and depth:
-            parts.append(f"{alias}{name} {selection(random_, of, depth - 1)}")
+            limits = [a for a in ("first", "limit") if a in kind.fields[name].args] if sizes else []
+            how_many = f"({limits[0]}: {random_.choice(sizes)})" if limits and random_.random() < 0.7 else ""
+            parts.append(f"{alias}{name}{how_many} {selection(random_, of, depth - 1, sizes)}")
     parts.append(random_.choice(["__typename", f"... on {kind.name} {{ __typename }}", "... { t: __typename }"]))
     return "{ " + " ".join(parts) + " }"
 
@@ -104,6 +108,46 @@ async def test_answers_are_equal(crew: Crew, executor_only: Any, seed: int) -> N
     assert covered >= 2
 
 
+QUERIES = {
+    "task": ("task(id: $task)", "Task"),
+    "taskGroup": ("taskGroup(id: $group)", "TaskGroup"),
+    "tasks": ("tasks(filter: $filter, orderBy: PRIORITY_DESC, first: 2)", "TaskConnection"),
+    "taskGroups": ("taskGroups(orderBy: $order, first: $first)", "TaskGroupConnection"),
+    "channels": ("channels(first: 1)", "Channel"),
+    "workers": ("workers(aliveOnly: false)", "Worker"),
+}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("sizes", [(1, 2, 1000), (2, -1)], ids=["right", "sometimes refused"])
+async def test_queries_are_answered_alike(crew: Crew, executor_only: Any, seed: int, sizes: tuple[int, ...]) -> None:
+    random_ = random.Random(seed)
+    made = await crew.create(
+        {"name": "a", "ref": "a", "input": {"x": None}},
+        *({"name": f"b{n}", "workgroup": "w", "parents": [{"ref": "a"}]} for n in range(3)),
+    )
+    await crew.complete(*await crew.claim(), output=[1])
+    await crew.fail(*await crew.claim())
+    known = {"task": made["tasks"][1]["id"], "group": made["taskGroup"]["id"], "order": "NAME_ASC", "first": 3}
+    known["filter"] = {"states": ["READY", "SCHEDULED"], "channels": ["c"]}
+    types = {"task": "ID!", "group": "ID!", "filter": "TaskFilter", "order": "TaskGroupOrder", "first": "Int"}
+    covered = 0
+    for field, kind in QUERIES.values():
+        used = {name: type_ for name, type_ in types.items() if f"${name}" in field}
+        head = f"({', '.join(f'${name}: {type_}' for name, type_ in used.items())})" if used else ""
+        text = f"query Q{head} {{ {field} {selection(random_, payload(kind), 3, sizes)} }}"
+        answers = []
+        for off in (False, True):
+            executor_only(off)
+            answer = (await crew.send(text, **{name: known[name] for name in used})).json()
+            for error in answer.get("errors", ()):
+                error.get("extensions", {}).pop("requestId", None)
+            answers.append(answer)
+        assert answers[0] == answers[1], text
+        covered += compiled(text) is not None
+    assert covered == len(QUERIES)
+
+
 @pytest.mark.parametrize(
     "variables",
     [
@@ -141,7 +185,9 @@ def compiled(text: str) -> Compiled | None:
         "mutation($i: ClaimTasksInput!) { claimTasks(input: $i) { leases { id @skip(if: true) } } }",
         "mutation($i: ClaimTasksInput!) { claimTasks(input: $i) { leases { id } leases { attempt } } }",
         "mutation($i: ClaimTasksInput!) { claimTasks(input: $i) { leases { parents(first: 3) { output } } } }",
-        "query($id: ID!) { task(id: $id) { id } }",
+        'query { tasks(filter: { channels: ["c"] }) { nodes { id } } }',
+        "query($first: Int = 3) { tasks(first: $first) { nodes { id } } }",
+        "{ __schema { queryType { name } } }",
     ],
 )
 def test_what_is_not_covered_is_left_to_the_executor(text: str) -> None:
