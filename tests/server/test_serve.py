@@ -130,12 +130,11 @@ async def test_several_processes_serve_one_port_and_end_together(three: ServerPr
     wait_for(lambda: len(three.ask("{ workers { id } }")["workers"]) == 1, "any of them answers")
     processes, postmaster = three.workers(), three.postmaster
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        claim = {"workerId": "waiter", "channels": ["nothing"], "waitSeconds": 25}
-        polls = [threads.submit(three.ask, CLAIM, input=claim) for _ in range(6)]
-        waiting = "select from worker where name = 'waiter'"
-        deadline = time.monotonic() + 10
-        while not await fetch(three.dsn, waiting):
-            assert time.monotonic() < deadline, "no long poll has come in"
+        claim = {"channels": ["nothing"], "waitSeconds": 25}
+        polls = [threads.submit(three.ask, CLAIM, input={**claim, "workerId": f"waiter-{n}"}) for n in range(6)]
+        deadline = time.monotonic() + 20
+        while len(await fetch(three.dsn, "select from worker where name like 'waiter%'")) < 6:
+            assert time.monotonic() < deadline, "not all long polls have come in"
         assert three.terminate(30) == 0
         assert [poll.result(1)["claimTasks"]["leases"] for poll in polls] == [[]] * 6
     wait_for(lambda: not any(map(alive, [*processes, postmaster])), "all have ended")
