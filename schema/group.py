@@ -18,11 +18,11 @@ from resolvers import group as deciding
 from resolvers.create import Made
 from schema.context import Info, asks_only, page_size
 from schema.inputs import NullMeansDefault
+from schema.new_task import NewTask
 from schema.scalars import JSON
 from schema.task import (
     STATES,
     Counted,
-    NewTask,
     PageInfo,
     StateCount,
     Task,

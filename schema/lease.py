@@ -17,11 +17,11 @@ from resolvers.lease import Outcome, Refused
 from schema.context import Info, asks_only, page_size
 from schema.group import bare_task
 from schema.inputs import NullMeansDefault
+from schema.new_task import NewTask
 from schema.scalars import JSON
 from schema.task import (
     POLICIES,
     STATES,
-    NewTask,
     ParentFailurePolicy,
     RetryPolicy,
     Task,

@@ -10,7 +10,8 @@ from schema.group import GroupMutation, GroupQuery
 from schema.lease import LeaseMutation
 from schema.scalars import SCALARS
 from schema.server import ServerQuery
-from schema.task import TaskMutation, TaskQuery
+from schema.steering import TaskMutation
+from schema.task import TaskQuery
 from schema.throughput import ThroughputQuery
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery

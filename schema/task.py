@@ -1,4 +1,4 @@
-"""Tasks: what one is, how lists of them are read, and what people do to them."""
+"""Tasks: what one is, and how lists of them are read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from db.task import EdgeRow, ErrorRow, TaskRow, read_tasks
-from resolvers import check, steer
+from resolvers import check
 from resolvers import task as deciding
 from resolvers.walk import Total
 from schema.context import Info, page_size
-from schema.inputs import NullMeansDefault
 from schema.scalars import JSON
 
 if TYPE_CHECKING:
@@ -478,73 +477,6 @@ async def page_of_tasks(
     return TaskConnection.of(page, Counted(partial(deciding.total, core, narrowed)))
 
 
-@strawberry.input(description="Names a parent, by id or by ref.")
-class ParentInput(NullMeansDefault):
-    id: strawberry.ID | None = of(default=None, description="A task that exists, in the same group.")
-    ref: str | None = of(default=None, description="Or one made in this call.")
-    wait_for: WaitFor | None = of(default=WaitFor.TASK, description="What to wait for.")
-
-
-@strawberry.input(description="How often and when a task is tried again.")
-class RetryInput(NullMeansDefault):
-    max_attempts: int | None = of(default=5, description="How many attempts there are in all, 1 to 1,000,000.")
-    delay_seconds: float | None = of(default=30.0, description="Seconds before the second attempt, 0 to a year.")
-    backoff: float | None = of(default=1.0, description="1 keeps the delay fixed; 2 doubles it each time. 1 to 100.")
-    max_delay_seconds: float | None = of(default=3600.0, description="The longest delay in seconds, 0 to a year.")
-
-
-@strawberry.input(description="A task to be made.")
-class NewTask(NullMeansDefault):
-    name: str = of(description="What people call it; 1 to 1,000 characters.")
-    channel: str = of(description="Which kind of work this is; 1 to 255 characters.")
-    id: strawberry.ID | None = of(
-        default=None,
-        description=(
-            "A UUID of the sender's own makes the call safe to repeat: a task that is already there is answered as it is, "
-            "nothing changed, no link added; one in another group is a CONFLICT."
-        ),
-    )
-    ref: str | None = of(default=None, description="A name for this task inside this call, for `parents` to point at.")
-    parents: list[ParentInput] | None = of(default=None, description="The tasks that must succeed before it.")
-    workgroup: str | None = of(default=None, description="The rate limit it shares; 1 to 255 characters.")
-    key: str | None = of(
-        default=None,
-        description="Tasks of one channel with the same key are the same work: it is done once. 1 to 1,000 characters.",
-    )
-    on_duplicate: DuplicatePolicy | None = of(
-        default=DuplicatePolicy.MERGE, description="What becomes of it while another has its channel and key."
-    )
-    input: JSON | None = of(default=None, description="What its worker needs; up to 1 MiB.")
-    priority: int | None = of(default=0, description="Higher goes first; within one priority, the oldest.")
-    run_after: datetime | None = of(default=None, description="Not before this instant.")
-    delay_seconds: float | None = of(
-        default=None, description="Instead of runAfter (not with it): counted from now by the server's clock."
-    )
-    retry: RetryInput | None = of(default=None, description="How often and when it is tried again.")
-    timeout_seconds: float | None = of(
-        default=None,
-        description=(
-            "The longest one attempt may take, whatever its lease: after it the attempt has failed. 0.001 seconds to a year."
-        ),
-    )
-    progress_weight: int | None = of(
-        default=1, description="How much it counts in the progress of its group, 0 to 1,000,000."
-    )
-    is_seed: bool | None = of(
-        default=False, description="Survives a reset of its group; the others are rebuilt by the seeds."
-    )
-    on_parent_failure: ParentFailurePolicy | None = of(
-        default=ParentFailurePolicy.BLOCK, description="What it does when a parent fails or is cancelled."
-    )
-    metadata: JSON | None = of(default=None, description="Free labels; up to 1 MiB.")
-
-
-@strawberry.type(description="Tasks that a call was about.")
-class TasksPayload:
-    tasks: list[Task] = of(description="Those that it changed; at most 1,000 of them.")
-    affected: int = of(description="How many it changed.")
-
-
 @strawberry.type
 class TaskQuery:
     @strawberry.field(description="A task by its id; null when there is none.")
@@ -569,88 +501,3 @@ class TaskQuery:
         narrowed = filter.narrowed() if filter else deciding.Filter()
         size = page_size(first, 50, info)
         return await page_of_tasks(info, narrowed, order_by or TaskOrder.CREATED_DESC, size, after)
-
-
-_ids = strawberry.argument(description="Which tasks, by their UUIDs; at most 10,000. Either these or a filter.")
-_filter = strawberry.argument(description="Or all tasks that match; it names at least one thing.")
-
-
-async def _chosen(
-    info: Info, ids: list[strawberry.ID] | None, filter: TaskFilter | None, states: tuple[int, ...]
-) -> list[int]:
-    uuids = None if ids is None else [check.uuid(i, ("ids", n), "id") for n, i in enumerate(ids)]
-    return await steer.chosen(info.context.core, uuids, filter.narrowed() if filter else None, states)
-
-
-async def _changed(info: Info, nos: list[int]) -> TasksPayload:
-    return TasksPayload(tasks=await tasks_in_order(info, nos[:1000]), affected=len(nos))
-
-
-@strawberry.type
-class TaskMutation:
-    @strawberry.mutation(
-        description=(
-            "Set the remaining attempts of failed tasks (and only those) and make them ready at once. Ids of tasks that "
-            "have not failed, or do not exist, are passed over. Either `ids` or a `filter` that names at least one thing."
-        )
-    )
-    async def retry_tasks(
-        self,
-        info: Info,
-        ids: Annotated[list[strawberry.ID] | None, _ids] = None,
-        filter: Annotated[TaskFilter | None, _filter] = None,
-        attempts: Annotated[
-            int | None, strawberry.argument(description="How many more attempts each gets, 1 to 1,000,000.")
-        ] = 2,
-    ) -> TasksPayload | None:
-        nos = await _chosen(info, ids, filter, steer.FAILED)
-        return await _changed(info, await steer.retry(info.context.core, nos, 2 if attempts is None else attempts))
-
-    @strawberry.mutation(
-        description=(
-            "Cancel tasks that are not settled (FAILED ones too); a running one's lease is told at its next beat. Ids of "
-            "tasks that are settled, or do not exist, are passed over. Either `ids` or a `filter` that names at least one "
-            "thing."
-        )
-    )
-    async def cancel_tasks(
-        self,
-        info: Info,
-        ids: Annotated[list[strawberry.ID] | None, _ids] = None,
-        filter: Annotated[TaskFilter | None, _filter] = None,
-        descendants: Annotated[
-            bool | None,
-            strawberry.argument(description="Theirs too: along the links that someone named, not along adopted ones."),
-        ] = False,
-    ) -> TasksPayload | None:
-        nos = await _chosen(info, ids, filter, steer.UNSETTLED)
-        return await _changed(info, await steer.cancel(info.context.core, nos, with_descendants=bool(descendants)))
-
-    @strawberry.mutation(
-        description=(
-            "Hand these tasks out no more until they are resumed; what runs may finish. Those that have ended, are paused "
-            "already, or do not exist are passed over."
-        )
-    )
-    async def pause_tasks(
-        self,
-        info: Info,
-        ids: Annotated[
-            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
-        ],
-    ) -> TasksPayload | None:
-        nos = await _chosen(info, ids, None, ())
-        return await _changed(info, await steer.pause_tasks(info.context.core, nos))
-
-    @strawberry.mutation(
-        description="Hand these tasks out again. They can be claimed when the call returns. Those not paused are passed over."
-    )
-    async def resume_tasks(
-        self,
-        info: Info,
-        ids: Annotated[
-            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
-        ],
-    ) -> TasksPayload | None:
-        nos = await _chosen(info, ids, None, ())
-        return await _changed(info, await steer.resume_tasks(info.context.core, nos))

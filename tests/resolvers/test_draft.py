@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from resolvers.draft import Inside, Outside, drafts, new_id
 from resolvers.errors import BadInput, TooLarge
-from schema.task import NewTask, ParentInput
+from schema.new_task import NewTask, ParentInput
 
 PATH = ("input", "tasks")
 
