@@ -7,6 +7,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.group import GroupMutation, GroupQuery
+from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
 from schema.scalars import SCALARS
 from schema.server import ServerQuery
@@ -28,7 +29,7 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
+class Mutation(GroupMutation, GroupSteering, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
     pass
 
 
