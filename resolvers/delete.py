@@ -20,9 +20,8 @@ from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import Conflict, NotFound
 from resolvers.follow import After
+from resolvers.steer import PART, parts
 
-PART = 100_000
-"""So many as one statement moves well within its time-out."""
 _TRIES = 100
 
 
@@ -84,8 +83,8 @@ async def take(connection: Connection, ns: int, after: After, look: Callable[[],
         if not left:
             return taken
         await rows.lock_leases_of(connection, ns, left)
-        for start in range(0, len(left), PART):
-            found = await rows.take_tasks(connection, ns, left[start : start + PART])
+        for part in parts(left):
+            found = await rows.take_tasks(connection, ns, part)
             for no, was, attempt in zip(found.nos or (), found.wases or (), found.attempts or (), strict=True):
                 taken[no] = (was, attempt)
             if found.runners:

@@ -53,7 +53,7 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
             if not left:
                 break
             before, moved = len(cancelled), list[int]()
-            for part in _parts(left):
+            for part in parts(left):
                 found = await cancel_tasks(connection, core.ns, part)
                 cancelled.update(found.cancelled or ())
                 moved += found.moved or ()
@@ -74,7 +74,7 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
     return cancelled
 
 
-def _parts(nos: list[int]) -> list[list[int]]:
+def parts(nos: list[int]) -> list[list[int]]:
     """So many as one statement moves well within its time-out."""
     return [nos[at : at + PART] for at in range(0, len(nos), PART)]
 
@@ -84,7 +84,7 @@ async def retry(core: Core, nos: list[int], attempts: int) -> list[int]:
     check.whole(attempts, ("attempts",), "attempts", 1, 1_000_000)
 
     async def work(connection: Connection) -> tuple[list[int], After]:
-        found = [row for part in _parts(nos) for row in await retry_tasks(connection, core.ns, part, attempts)]
+        found = [row for part in parts(nos) for row in await retry_tasks(connection, core.ns, part, attempts)]
         merging = [row.no for row in found if row.merges]
         if merging:
             await merge_ready(connection, core.ns, merging)

@@ -1,20 +1,41 @@
-"""What people do to whole groups: delete."""
+"""What people do to whole groups: reset, delete."""
 
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 
-from resolvers import delete
+from db.group import read_groups
+from resolvers import delete, reset
+from resolvers.errors import NotFound
 from schema.context import Info
+from schema.group import TaskGroup, TaskGroupPayload
 from schema.steering import DeletePayload
 
 _id = strawberry.argument(description="The group's UUID.")
 
 
+async def _payload(info: Info, id: UUID, affected: int) -> TaskGroupPayload:
+    core = info.context.core
+    found = await read_groups(core.pool, core.ns, ids=[id])
+    if not found:
+        raise NotFound(f"task group {id} was deleted meanwhile", ("id",))
+    return TaskGroupPayload(task_group=TaskGroup.of(found[0]), affected=affected)
+
+
 @strawberry.type
 class GroupSteering:
+    @strawberry.mutation(
+        description=(
+            "Start over: seeds (or, with no seeds, every task that was not spawned) as if never run, all others deleted. Leases on "
+            "seeds are LOST, those on the others say CANCELLED."
+        )
+    )
+    async def reset_task_group(self, info: Info, id: Annotated[strawberry.ID, _id]) -> TaskGroupPayload | None:
+        return await _payload(info, *await reset.reset_group(info.context.core, id))
+
     @strawberry.mutation(
         description=(
             "Delete a group with all its tasks (one GROUP_DELETED event); leases on them say CANCELLED from then on."

@@ -1,4 +1,4 @@
-"""What people do to tasks: retry, cancel, delete, pause, resume."""
+"""What people do to tasks: retry, reset, cancel, delete, pause, resume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import strawberry
 
-from resolvers import check, delete, steer
+from resolvers import check, delete, reset, steer
 from schema.context import Info
 from schema.task import Task, TaskFilter, tasks_in_order
 
@@ -58,6 +58,23 @@ class TaskMutation:
     ) -> TasksPayload | None:
         nos = await _chosen(info, ids, filter, steer.FAILED)
         return await _changed(info, await steer.retry(info.context.core, nos, 2 if attempts is None else attempts))
+
+    @strawberry.mutation(
+        description=(
+            "Make tasks, in whatever state, look as if they had never run: no attempts, errors or output, and a lease is LOST. What "
+            "they spawned is deleted, with its descendants; children that have not started are BLOCKED again; running or ended ones "
+            "stay. Ids of tasks that do not exist are passed over, and those that another of them had spawned are deleted."
+        )
+    )
+    async def reset_tasks(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
+        ],
+    ) -> TasksPayload | None:
+        nos = await _chosen(info, ids, None, ())
+        return await _changed(info, await reset.reset_tasks(info.context.core, nos))
 
     @strawberry.mutation(
         description=(

@@ -31,9 +31,13 @@ async def test_a_child_with_another_parent_goes_too(crew: Crew) -> None:
     assert await work(crew) == {"b": []}
 
 
-@pytest.mark.parametrize("how", ["BLOCKED", "SCHEDULED", "READY", "PAUSED", "RUNNING", "MERGED", "SUCCEEDED", "FAILED", "CANCELLED"])
+@pytest.mark.parametrize(
+    "how", ["BLOCKED", "SCHEDULED", "READY", "PAUSED", "RUNNING", "MERGED", "SUCCEEDED", "FAILED", "CANCELLED"]
+)
 async def test_a_task_in_any_state_can_be_deleted_and_leaves_nothing(crew: Crew, how: str) -> None:
-    more: dict[str, Any] = {"SCHEDULED": {"delaySeconds": 1000}, "MERGED": {"key": "k"}, "RUNNING": {"key": "k"}}.get(how, {})
+    more: dict[str, Any] = {"SCHEDULED": {"delaySeconds": 1000}, "MERGED": {"key": "k"}, "RUNNING": {"key": "k"}}.get(
+        how, {}
+    )
     above = [t("above")] if how == "BLOCKED" else []
     g = await group(crew, *above, t("x", *(["above"] if above else []), **more))
     if how == "PAUSED":

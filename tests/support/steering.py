@@ -43,7 +43,9 @@ async def everything_left(crew: Crew, no: int) -> dict[str, int]:
     found = {}
     for table, where in PLACES.items():
         condition = f"{where} = $1" if where == "no" else where
-        rows = await crew.sql(f"select count(*)::int as n from {table} where {condition.replace('$1', '$1::bigint')}", no)
+        rows = await crew.sql(
+            f"select count(*)::int as n from {table} where {condition.replace('$1', '$1::bigint')}", no
+        )
         if rows[0]["n"]:
             found[table] = rows[0]["n"]
     return found
@@ -63,3 +65,20 @@ async def fold(crew: Crew) -> None:
     core = crew.services.core
     await fold_events(core.pool, core.ns)
     await fold_groups(core.pool, core.ns)
+
+
+RESET = "mutation($ids: [ID!]!) { resetTasks(ids: $ids) { affected tasks { name state } } }"
+RESET_GROUP = "mutation($id: ID!) { resetTaskGroup(id: $id) { affected taskGroup { id finishedAt } } }"
+
+
+async def reset(crew: Crew, *ids: str) -> dict[str, str]:
+    """Name → state of those that it changed, as they are after it."""
+    answer = (await crew.ask(RESET, ids=list(ids)))["resetTasks"]
+    assert answer["affected"] == len(answer["tasks"])
+    return {task["name"]: task["state"] for task in answer["tasks"]}
+
+
+async def reset_group(crew: Crew, id: str) -> int:
+    answer = (await crew.ask(RESET_GROUP, id=id))["resetTaskGroup"]
+    assert answer["taskGroup"] == {"id": id, "finishedAt": None}
+    return int(answer["affected"])
