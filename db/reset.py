@@ -33,7 +33,7 @@ async def parents_of(
 
 
 async def children_of(connection: Connection, ns: int, nos: list[int], *, without: list[int]) -> list[int]:
-    """Those that have not ended."""
+    """Those that are not settled."""
     return [row["no"] for row in await connection.fetch(statement("reset", "children_of"), ns, nos, without)]
 
 
@@ -46,6 +46,11 @@ async def begin_again(connection: Connection, ns: int, taken: Taken) -> FreedRow
 
 async def block_again(connection: Connection, ns: int, nos: list[int]) -> BlockedRow:
     return BlockedRow(*(await connection.fetch(statement("reset", "block_again"), ns, nos))[0])
+
+
+async def wait_again(connection: Connection, ns: int, nos: list[int]) -> list[int]:
+    """Those that are ahead of a parent."""
+    return [row["no"] for row in await connection.fetch(statement("reset", "wait_again"), ns, nos)]
 
 
 async def tell_of_group(connection: Connection, ns: int, group_no: int, kind: int) -> None:

@@ -12,14 +12,14 @@ from itertools import islice
 from db import delete as rows
 from db.delete import Taken
 from db.ending import descendants
-from db.key import free_twins, merge_ready
+from db.key import free_twins
 from db.pool import Connection
 from db.progress import fold_groups
 from db.task import numbers_of_tasks
 from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import Conflict, NotFound
-from resolvers.follow import After
+from resolvers.follow import After, recount
 from resolvers.steer import PART, parts
 
 _TRIES = 100
@@ -104,14 +104,6 @@ async def delete_taken(connection: Connection, ns: int, after: After, taken: Tak
         await rows.delete_tasks(connection, ns, part, of_group=False)
     if joins:
         await recount(connection, ns, after, joins)
-
-
-async def recount(connection: Connection, ns: int, after: After, nos: list[int]) -> None:
-    """Blocked tasks, locked by a statement before this one."""
-    found = await rows.recount(connection, ns, nos)
-    if found.merging:
-        await merge_ready(connection, ns, found.merging)
-    after.add(found)
 
 
 async def fold(connection: Connection, ns: int) -> None:

@@ -1,24 +1,24 @@
-"""Beginning again: tasks as if they had never run. What they spawned is deleted, with all below it; who waits for them waits again.
+"""Beginning again: tasks as if they had never run. What they spawned is deleted, with all below it.
 
-All in one transaction. Tasks are taken out of their places, as for a deletion; their parents are locked, as for whoever hangs a task
-under them; then they are made ready, scheduled or blocked like new ones.
+All in one transaction. Tasks are taken out of their places, as for a deletion; their parents are locked, as for whoever hangs a
+task under them; then they are made ready, scheduled or blocked like new ones. Who waits for them waits again; who runs or has failed
+goes on, and waits before it is tried anew (follow.wait_again).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from db import reset as rows
-from db.create import ParentRow, lock_parents
 from db.delete import Taken, lock_group, numbers_of_group
 from db.key import merge_ready, remember_keys
 from db.pool import Connection
 from resolvers import check
 from resolvers.core import Core
-from resolvers.delete import delete_taken, recount, take
+from resolvers.delete import delete_taken, take
 from resolvers.errors import Conflict, NotFound
-from resolvers.follow import After, cancel_under
+from resolvers.follow import After, cancel_under, lock_all_parents, recount
 from resolvers.steer import parts
 
 _TRIES = 100
@@ -86,7 +86,9 @@ async def _start_over(connection: Connection, ns: int, after: After, look: Calla
         await delete_taken(connection, ns, after, taken)
         return []
     await rows.lock_keys_of(connection, ns, list(begins))
-    parents = await _locked(connection, ns, await rows.parents_of(connection, ns, list(begins), without=list(taken)))
+    parents = await lock_all_parents(
+        connection, ns, await rows.parents_of(connection, ns, list(begins), without=list(taken))
+    )
     await delete_taken(connection, ns, after, {no: taken[no] for no in sorted(gone)})
     for part in parts(list(begins)):
         found = await rows.begin_again(connection, ns, {no: begins[no] for no in part})
@@ -107,22 +109,11 @@ async def _block_children(connection: Connection, ns: int, after: After, begins:
         if not children:
             return
         # Under RUN one that has not started may wait for nobody though a parent is yet to end again.
-        await _locked(connection, ns, await rows.parents_of(connection, ns, children, without=nos, unsucceeded=True))
+        parents = await rows.parents_of(connection, ns, children, without=nos, unsucceeded=True)
+        await lock_all_parents(connection, ns, parents)
         found = await rows.block_again(connection, ns, children)
         if found.blocked:
             await recount(connection, ns, after, found.blocked)
         if not found.moved:
             return
     raise Conflict("what waits for these tasks changes its place all the time: try again", ("ids",))
-
-
-async def _locked(connection: Connection, ns: int, nos: Iterable[int]) -> list[ParentRow]:
-    """Parents, none of which ends, begins again or goes before we commit."""
-    wanted = list(nos)
-    for _ in range(_TRIES if wanted else 0):
-        found = await lock_parents(connection, ns, nos=wanted)
-        if all(row.place != "moved" for row in found):
-            return found
-    if wanted:
-        raise Conflict("the parents of these tasks change their places all the time: try again", ("ids",))
-    return []

@@ -1,4 +1,4 @@
-"""What people do to whole groups: reset, delete."""
+"""What people do to whole groups: retry, reset, cancel, delete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 
 from db.group import read_groups
-from resolvers import delete, reset
+from resolvers import delete, reset, steer
 from resolvers.errors import NotFound
 from schema.context import Info
 from schema.group import TaskGroup, TaskGroupPayload
@@ -35,6 +35,31 @@ class GroupSteering:
     )
     async def reset_task_group(self, info: Info, id: Annotated[strawberry.ID, _id]) -> TaskGroupPayload | None:
         return await _payload(info, *await reset.reset_group(info.context.core, id))
+
+    @strawberry.mutation(
+        description=(
+            "Set the remaining attempts of every failed task of the group, and make them ready at once. `affected` is how many."
+        )
+    )
+    async def retry_task_group(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, _id],
+        attempts: Annotated[
+            int | None, strawberry.argument(description="How many more attempts each gets, 1 to 1,000,000.")
+        ] = 2,
+    ) -> TaskGroupPayload | None:
+        core = info.context.core
+        return await _payload(info, *await steer.retry_group(core, id, 2 if attempts is None else attempts))
+
+    @strawberry.mutation(
+        description=(
+            "Cancel every task of the group that is not settled (FAILED ones too); leases of running ones are told at their next "
+            "beat. `affected` is how many."
+        )
+    )
+    async def cancel_task_group(self, info: Info, id: Annotated[strawberry.ID, _id]) -> TaskGroupPayload | None:
+        return await _payload(info, *await steer.cancel_group(info.context.core, id))
 
     @strawberry.mutation(
         description=(

@@ -118,6 +118,7 @@ fed as (
   where f.ns = $1 and f.join_no = g.no and not exists (select from gone x where x.no = f.no)),
 errors as (delete from error x using gone g where x.ns = $1 and x.no = g.no),
 reports as (delete from progress x using gone g where x.ns = $1 and x.no = g.no),
+runs_no_more as (delete from ahead x using gone g where x.ns = $1 and x.no = g.no),
 keys as (
   delete from keyed k using t where t.key is not null and k.ns = $1 and k.channel = t.channel and k.key = t.key and k.no = t.no),
 pauses as (delete from pause p using gone g where p.ns = $1 and p.kind = 1 and p.ref = g.no),

@@ -29,12 +29,11 @@ where e.ns = $1 and e.child = any ($2::bigint[]) and e.parent <> all ($3::bigint
 order by no;
 
 -- name: children_of
--- Who waits for these, in whatever way, without those of $3, and has not started. $1 ns $2 numbers
+-- Who waits for these, in whatever way, without those of $3, and is not settled. $1 ns $2 numbers
 select distinct e.child as no
 from edge e
 where e.ns = $1 and e.parent = any ($2::bigint[]) and e.child <> all ($3::bigint[])
   and not exists (select from done d where d.ns = $1 and d.no = e.child)
-  and not exists (select from failed f where f.ns = $1 and f.no = e.child)
 order by no;
 
 -- name: begin_again
@@ -63,6 +62,7 @@ soon as (
   select $1, channel, rank, workgroup, no, group_no, 0, max_attempts, 0, key from placed where state = 2),
 errors as (delete from error x using r where x.ns = $1 and x.no = r.no),
 reports as (delete from progress x using r where x.ns = $1 and x.no = r.no),
+runs_no_more as (delete from ahead x using r where x.ns = $1 and x.no = r.no),
 told as (
   insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
   select $1, 13, was, state, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
@@ -77,12 +77,26 @@ from placed;
 
 -- name: block_again
 -- Tasks that have not started wait again, because one that they have waited for begins again; how many they wait for is counted next
--- (recount). `moved` were found nowhere: they have just changed their place, run again. What runs or has ended is left alone.
--- $1 ns $2 numbers
+-- (recount). What runs or has failed is left alone, but does not start anew before that one has succeeded (wait_again). `moved` were
+-- found nowhere: they have just changed their place, run again. $1 ns $2 numbers
 with t as materialized (
   select t.no, t.channel, t.rank, t.on_parent_failure as policy from task t where t.ns = $1 and t.no = any ($2::bigint[])),
+held as materialized (
+  select l.nos from lease l
+  where l.ns = $1 and (l.lease_no, l.part) in (
+    select x.lease_no, x.part from lease x cross join lateral unnest(x.nos) as u(no) join t using (no) where x.ns = $1)
+  order by l.lease_no, l.part for update),
 b as materialized (
-  select x.no from blocked x where x.ns = $1 and x.no in (select no from t) order by x.no for update),
+  select x.no from blocked x
+  where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0 order by x.no for update),
+f as materialized (
+  select x.no from failed x
+  where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0 order by x.no for update),
+stays as materialized (
+  select no from f
+  union all
+  select no from t where no in (select unnest(nos) from held)),
+goes_on as (insert into ahead (ns, no) select $1, no from stays on conflict do nothing),
 from_ready as (
   delete from ready x using t
   where x.ns = $1 and x.channel = t.channel and x.rank = t.rank and x.no = t.no and (select count(*) from b) >= 0
@@ -114,10 +128,18 @@ select
   (select array_agg(no) from found) as blocked,
   (
     select array_agg(no) from t
-    where no not in (select no from found)
-      and not exists (select from done d where d.ns = $1 and d.no = t.no)
-      and not exists (select from failed f where f.ns = $1 and f.no = t.no)
-      and no not in (select u.no from lease l cross join lateral unnest(l.nos) as u(no) where l.ns = $1)) as moved;
+    where no not in (select no from found) and no not in (select no from stays)
+      and not exists (select from done d where d.ns = $1 and d.no = t.no)) as moved;
+
+-- name: wait_again
+-- Of tasks that this transaction has made ready or scheduled again, those that are ahead of a parent: block_again is next.
+-- $1 ns $2 numbers
+with a as (delete from ahead where ns = $1 and no = any ($2::bigint[]) returning no)
+select a.no from a
+where exists (
+  select from edge e
+  where e.ns = $1 and e.child = a.no
+    and not exists (select from done d where d.ns = $1 and d.no = e.parent and d.outcome = 5));
 
 -- name: tell_of_group
 -- One event for the whole of it. $1 ns $2 group number $3 kind

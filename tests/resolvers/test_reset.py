@@ -10,6 +10,7 @@ import pytest
 from tests.support.crew import Crew, Refused
 from tests.support.joins import CANCEL, group, id_of, parents, state, t, work
 from tests.support.steering import RESET, fold, progress, reset
+from tests.support.wait import expire_leases, move_clock, until
 
 RETRY = "mutation($ids: [ID!]) { retryTasks(ids: $ids, attempts: 3) { affected } }"
 NEW = {
@@ -103,8 +104,15 @@ async def test_children_that_have_not_started_wait_again_and_others_stay(crew: C
     await crew.ask(CANCEL, ids=[id_of("gone")])
     assert await reset(crew, id_of("p")) == {"p": "READY"}
     assert await crew.states(g) == {
-        "p": "READY", "q": "RUNNING", "blocked": "BLOCKED", "ready": "BLOCKED", "delayed": "BLOCKED",
-        "runs": "RUNNING", "done": "SUCCEEDED", "failed": "FAILED", "gone": "CANCELLED",
+        "p": "READY",
+        "q": "RUNNING",
+        "blocked": "BLOCKED",
+        "ready": "BLOCKED",
+        "delayed": "BLOCKED",
+        "runs": "RUNNING",
+        "done": "SUCCEEDED",
+        "failed": "FAILED",
+        "gone": "CANCELLED",
     }
     await crew.complete(q)
     assert await state(crew, "blocked") == "BLOCKED"
@@ -288,3 +296,60 @@ async def test_ids_that_do_not_exist_are_passed_over_and_bad_ones_refused(crew: 
         with pytest.raises(Refused) as refused:
             await crew.ask(RESET, ids=ids)
         assert (refused.value.code, refused.value.path) == ("BAD_INPUT", path)
+
+
+BACK = ["released", "expired", "failed", "delayed", "discarded", "timed out"]
+
+
+@pytest.mark.parametrize("how", BACK)
+async def test_a_child_that_ran_meanwhile_waits_before_it_is_tried_again(crew: Crew, how: str) -> None:
+    """Rule 1: nothing is handed out before every parent has succeeded."""
+    g = await group(crew, t("p", priority=1), t("child", "p", timeoutSeconds=1000, retry={"delaySeconds": 0}))
+    await work(crew, limit=1)
+    (child,) = await crew.claim()
+    await reset(crew, id_of("p"))
+    assert await crew.states(g) == {"p": "READY", "child": "RUNNING"}
+    if how == "released":
+        await crew.release(child)
+    elif how == "expired":
+        await expire_leases(crew)
+    elif how == "timed out":
+        await move_clock(crew, "update lease set until = now() - interval '1 s', deadline = now() - interval '1 s'")
+        await until(lambda: not_running(crew))
+    elif how == "delayed":
+        await crew.fail(child, retryDelaySeconds=1000)
+    else:
+        await crew.fail(child, discard=how == "discarded")
+    if how == "discarded":
+        assert await state(crew, "child") == "FAILED"
+        await crew.ask(RETRY, ids=[id_of("child")])
+    assert await crew.states(g) == {"p": "READY", "child": "BLOCKED"}
+    shown = await crew.task(id_of("child"), "attempt remainingAttempts")
+    assert shown["attempt"] == (0 if how == "released" else 1)
+    assert shown["remainingAttempts"] == (3 if how == "discarded" else 5 - shown["attempt"])
+    assert list(await work(crew)) == (["p"] if how == "delayed" else ["p", "child"])
+    assert await state(crew, "child") == ("SCHEDULED" if how == "delayed" else "SUCCEEDED")
+    assert await crew.sql("select from ahead") == []
+
+
+async def not_running(crew: Crew) -> bool:
+    return await crew.sql("select from lease") == []
+
+
+async def test_a_child_that_ran_meanwhile_may_end(crew: Crew) -> None:
+    g = await group(crew, t("p", priority=1), t("child", "p"), t("below", "child"))
+    await work(crew, limit=1)
+    (child,) = await crew.claim()
+    await reset(crew, id_of("p"))
+    assert (await crew.complete(child))["completed"] == 1
+    assert await crew.states(g) == {"p": "READY", "child": "SUCCEEDED", "below": "READY"}
+
+
+async def test_a_child_whose_parent_has_succeeded_again_is_tried_again_at_once(crew: Crew) -> None:
+    g = await group(crew, t("p", priority=1), t("child", "p"))
+    await work(crew, limit=1)
+    (child,) = await crew.claim()
+    await reset(crew, id_of("p"))
+    await work(crew, limit=1)
+    await crew.release(child)
+    assert await crew.states(g) == {"p": "SUCCEEDED", "child": "READY"}
