@@ -1,8 +1,8 @@
 """Beginning again: tasks as if they had never run. What they spawned is deleted, with all below it.
 
 All in one transaction. Tasks are taken out of their places, as for a deletion; their parents are locked, as for whoever hangs a
-task under them; then they are made ready, scheduled or blocked like new ones. Who waits for them waits again; who runs or has failed
-goes on, and waits before it is tried anew (follow.wait_again).
+task under them; then they are made ready, scheduled or blocked like new ones. Who waits for them waits again; who runs or has
+failed goes on, and waits before it is tried anew (follow.wait_again).
 """
 
 from __future__ import annotations

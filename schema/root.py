@@ -14,6 +14,7 @@ from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
 from schema.throughput import ThroughputQuery
+from schema.update import UpdateMutation
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
@@ -29,7 +30,9 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, GroupSteering, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
+class Mutation(
+    GroupMutation, GroupSteering, LeaseMutation, TaskMutation, UpdateMutation, ChannelMutation, WorkgroupMutation
+):
     pass
 
 

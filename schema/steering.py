@@ -61,9 +61,10 @@ class TaskMutation:
 
     @strawberry.mutation(
         description=(
-            "Make tasks, in whatever state, look as if they had never run: no attempts, errors or output, and a lease is LOST. What "
-            "they spawned is deleted, with its descendants; children that have not started are BLOCKED again; running or ended ones "
-            "stay. Ids of tasks that do not exist are passed over, and those that another of them had spawned are deleted."
+            "Make tasks, in whatever state, look as if they had never run: no attempts, errors or output, and a lease is LOST. "
+            "What they spawned is deleted, with its descendants; children that have not started are BLOCKED again; running or "
+            "ended ones stay, and wait before they are tried again. Ids of tasks that do not exist are passed over, and those that "
+            "another of them had spawned are deleted."
         )
     )
     async def reset_tasks(

@@ -82,3 +82,11 @@ async def reset_group(crew: Crew, id: str) -> int:
     answer = (await crew.ask(RESET_GROUP, id=id))["resetTaskGroup"]
     assert answer["taskGroup"] == {"id": id, "finishedAt": None}
     return int(answer["affected"])
+
+
+UPDATE = "mutation($input: UpdateTaskInput!) { updateTask(input: $input) { task { %s } } }"
+
+
+async def update(crew: Crew, id: str, fields: str = "state", **changes: Any) -> dict[str, Any]:
+    answer = await crew.ask(UPDATE % fields, input={"id": id, **changes})
+    return dict(answer["updateTask"]["task"])
