@@ -6,8 +6,10 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from schema.channel import ChannelMutation, ChannelQuery
+from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
 from schema.lease import LeaseMutation
+from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
@@ -18,7 +20,7 @@ from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, ServerQuery):
+class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
     pass
 
 
@@ -32,7 +34,12 @@ class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, Work
     pass
 
 
-schema = strawberry.Schema(Query, Mutation, config=StrawberryConfig(scalar_map=SCALARS))
+@strawberry.type(description="What is told as it happens, over websocket or SSE.")
+class Subscription(EventSubscription, LeaseSubscription):
+    pass
+
+
+schema = strawberry.Schema(Query, Mutation, Subscription, config=StrawberryConfig(scalar_map=SCALARS))
 
 
 def sdl() -> str:

@@ -17,16 +17,21 @@ from server.loops.run import pause
 
 _FORGET_EVERY = 300.0
 _FORGET_BATCH = 5000
+_FORGET_TICKS = 1000
 _MANY = 500
 
 
-async def fold(core: Core) -> None:
-    """Sooner again when much has changed: what is not folded yet is added up by every reader."""
+async def fold(services: Services) -> None:
+    """Sooner again when much has changed: what is not folded yet is added up by every reader. Tells of groups that are finished, so
+    sooner too while somebody listens."""
+    core, log = services.core, services.log
     await fold_events(core.pool, core.ns)
     groups = await fold_groups(core.pool, core.ns)
+    if groups:
+        core.stir()
     if random.random() < core.rhythm.floor / _FORGET_EVERY:
         await forget_pace(core.pool, core.ns, pacing.KEPT)
-    await pause(core.rhythm.floor if groups < _MANY else core.rhythm.floor / 5)
+    await pause(core.rhythm.floor / 5 if groups >= _MANY or log.listeners else core.rhythm.floor)
 
 
 async def park(core: Core) -> None:
