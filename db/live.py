@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from db.pool import Pool
+from db.pool import Connection, Pool
 from db.statements import statement
 
 
@@ -76,3 +76,13 @@ async def forget_ticks(pool: Pool, ns: int, seconds: float, limit: int) -> int:
 async def forget_events(pool: Pool, ns: int, limit: int, seconds: float) -> int:
     gone: int = (await pool.fetch(statement("live", "forget_events"), ns, limit, seconds))[0]["gone"]
     return gone
+
+
+async def settle_logs(connection: Connection) -> list[int]:
+    """Begins the logs of a database that came from another cluster anew; the namespaces that were concerned. In a transaction."""
+    moved = [row["ns"] for row in await connection.fetch(statement("live", "moved_logs"))]
+    for ns in moved:
+        await connection.fetch(statement("clock", "fold_events"), ns)
+        await connection.fetch(statement("progress", "fold_groups"), ns)
+        await connection.fetch(statement("live", "begin_log"), ns)
+    return moved

@@ -117,9 +117,11 @@ class EventLog:
             self._listeners -= 1
             self._warm_until = time.monotonic() + _WARM
 
-    async def begun(self) -> None:
-        """Returns when the reader reads. Raises Unavailable when it cannot."""
-        while self.end is None:
+    async def begun(self, upto: Place | None = None) -> None:
+        """Returns when the reader reads, and has read so far. Raises Unavailable when it cannot."""
+        while self.end is None or (upto is not None and self.end.place < upto):
+            if upto is not None:
+                self._stirred.set()
             try:
                 await asyncio.wait_for(self.advanced.wait(), _PATIENCE)
             except TimeoutError:

@@ -37,7 +37,8 @@ async def poll(log: EventLog, cursor: Cursor, filter: Filter, limit: int, wait: 
     give_up = time.monotonic() + wait
     with log.listening():
         subscriber = Subscriber(log, cursor, filter)
-        await log.begun()
+        # Who does not wait is answered with all that was committed before.
+        await log.begun(None if wait else (await log.now()).place)
         await log.check(cursor)
         while True:
             batch = await subscriber.next(limit, give_up - time.monotonic())

@@ -6,6 +6,7 @@ import random
 
 from db.clock import fold_events, forget_claims, park_held
 from db.key import forget_ended_keys
+from db.live import forget_events, forget_ticks
 from db.pause import forget_ended_pauses, park_front
 from db.progress import fold_groups, forget_pace
 from resolvers import pace as pacing
@@ -17,7 +18,7 @@ from server.loops.run import pause
 
 _FORGET_EVERY = 300.0
 _FORGET_BATCH = 5000
-_FORGET_TICKS = 1000
+_FORGET_LOG_EVERY = 60.0
 _MANY = 500
 
 
@@ -43,6 +44,15 @@ async def park(core: Core) -> None:
 async def workers(services: Services) -> None:
     await pause(services.core.rhythm.ping)
     await services.write_down_workers()
+
+
+async def forget_log(core: Core, seconds: float) -> None:
+    """Events are kept for so long, in the order of their ticks."""
+    while await forget_ticks(core.pool, core.ns, seconds, _FORGET_BATCH) == _FORGET_BATCH:
+        pass
+    while await forget_events(core.pool, core.ns, _FORGET_BATCH, seconds) >= _FORGET_BATCH:
+        pass
+    await pause(_FORGET_LOG_EVERY)
 
 
 async def forget(core: Core) -> None:

@@ -111,3 +111,16 @@ old_ids as materialized (
   select kind, ref from gone where ns = $1 and at < now() - $3::float8 * interval '1 s' order by at limit $2 for update skip locked),
 gone_ids as (delete from gone g using old_ids o where g.ns = $1 and g.kind = o.kind and g.ref = o.ref returning 1)
 select (select count(*)::int from gone_events) + (select count(*)::int from gone_ids) as gone;
+
+-- name: moved_logs
+-- Namespaces whose log was written in another cluster (a dump was restored, or an upgrade made a new one).
+select ns from namespace where log_system is distinct from (select system_identifier from pg_control_system()) order by ns;
+
+-- name: begin_log
+-- Transaction numbers of another cluster mean nothing here: the log begins anew, once all folds have counted the old one. Cursors
+-- are expired by it. $1 ns
+with told as (delete from event where ns = $1),
+ticked as (delete from tick where ns = $1 returning tick),
+hung as (update lease set grown = null where ns = $1 and grown is not null),
+known as (update namespace set log_system = (select system_identifier from pg_control_system()) where ns = $1)
+insert into tick (ns, tick, snapshot) select $1, coalesce(max(tick), 0) + 1, pg_current_snapshot() from ticked;
