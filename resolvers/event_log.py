@@ -189,7 +189,8 @@ class EventLog:
         for n, row in enumerate(rows):
             if row.seq is not None:
                 pieces.append(Piece.of(row, names))
-            if rows[n + 1].tick != row.tick if n + 1 < len(rows) else not full:
+            is_last = rows[n + 1].tick != row.tick if n + 1 < len(rows) else not full or row.seq is None
+            if is_last:
                 pieces.append(Piece.end_of_tick(row))
         return pieces, full or len({row.tick for row in rows}) == _TICKS
 

@@ -44,7 +44,9 @@ row as materialized (
     where x.ns = $1 and x.xid >= pg_snapshot_xmax(s.before) and x.xid < pg_snapshot_xmax(s.snapshot)
     union all
     select x.* from pg_snapshot_xip(s.before) as r(xid) join event x on x.ns = $1 and x.xid = r.xid) e
-  where pg_visible_in_snapshot(e.xid, s.snapshot) and (s.tick > $2 + 1 or e.seq >= $3)
+  where pg_visible_in_snapshot(e.xid, s.snapshot)
+    and (s.tick > $2 + 1 or e.seq > $3 or (e.seq = $3
+      and greatest(cardinality(e.nos), cardinality(e.groups), cardinality(e.channels), cardinality(e.workgroups), 1) > $4::int))
   order by s.tick, e.seq limit $6)
 select
   s.tick,
