@@ -39,7 +39,7 @@ async def send_stream(
         finally:
             for task in (gone, sending, first):
                 task.cancel()
-            await asyncio.wait({gone, sending, first})
+            await asyncio.gather(gone, sending, first, return_exceptions=True)
         if not sending.cancelled():
             sending.result()
 
@@ -90,7 +90,7 @@ async def _send_all(messages: AsyncGenerator[Told, None], first: asyncio.Future[
             await _begin(send)
     finally:
         coming.cancel()
-        await asyncio.wait({coming})
+        await asyncio.gather(coming, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
 
 
