@@ -114,7 +114,9 @@ class Crew:
         loop = asyncio.get_running_loop()
         if loop not in self._apis:
             self._apis = {known: api for known, api in self._apis.items() if not known.is_closed()}
-            self._apis[loop] = Api(self.url, key=self.key, namespace=self.namespace)
+            self._apis[loop] = Api(
+                self.url, key=self.key, namespace=self.namespace, silence=self.options.silence_seconds
+            )
         return self._apis[loop]
 
     async def close(self) -> None:

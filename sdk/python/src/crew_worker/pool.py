@@ -80,7 +80,7 @@ class Pool:
         self.stopping = False
         self.pushed: set[str] = set()
         """The pushed leases in hand, their results not yet answered."""
-        self._polling: asyncio.Task[None] | None = None
+        self.polling: asyncio.Task[None] | None = None
         self.polled = asyncio.Event()
         """A poll was answered: the server is there."""
 
@@ -321,22 +321,22 @@ class Pool:
     # -- the end
 
     def start_polling(self) -> None:
-        if not self.stopping and (self._polling is None or self._polling.done()):
-            self._polling = asyncio.create_task(self.poll())
+        if not self.stopping and (self.polling is None or self.polling.done()):
+            self.polling = asyncio.create_task(self.poll())
 
     async def stop_polling(self) -> None:
-        if self._polling is None:
+        if self.polling is None:
             return
-        self._polling.cancel()
-        await asyncio.wait({self._polling})
-        error = None if self._polling.cancelled() else self._polling.exception()
+        self.polling.cancel()
+        await asyncio.wait({self.polling})
+        error = None if self.polling.cancelled() else self.polling.exception()
         if isinstance(error, CrewError):
             log.warning("what the last claim got is unknown: %s", error)
 
     def poll_error(self) -> BaseException | None:
         """Why the poller ended, if it did not end well."""
-        done = self._polling is not None and self._polling.done() and not self._polling.cancelled()
-        return self._polling.exception() if done and self._polling else None
+        done = self.polling is not None and self.polling.done() and not self.polling.cancelled()
+        return self.polling.exception() if done and self.polling else None
 
     async def stop(self) -> None:
         """No more claims; what has not started goes back."""

@@ -36,6 +36,8 @@ class Options:
     prefetch          tasks claimed beyond the free slots, to be at hand when one is free
     stop_seconds      how long handlers may go on after SIGTERM
     deliver_seconds   how long the last results may take to be delivered
+    silence_seconds   how long an answer may be overdue before the call is sent again
+    transport         auto climbs to streams when they hold; long-poll, websocket or sse stays with one
     health            (host, port) of an HTTP endpoint with /healthz and /metrics; None for none
     """
 
@@ -46,6 +48,7 @@ class Options:
     prefetch: int = 0
     stop_seconds: float = 30.0
     deliver_seconds: float = 10.0
+    silence_seconds: float = 10.0
     transport: Transport = "auto"
     health: tuple[str, int] | None = None
 
@@ -107,7 +110,7 @@ class Worker:
                 await asyncio.gather(*(pool.stop() for pool in self.pools))
                 await self._finish()
             finally:
-                await end([keeping, *couriers, *climbing])
+                await end([keeping, *couriers, *climbing, *(pool.polling for pool in self.pools if pool.polling)])
                 threads.shutdown(wait=False, cancel_futures=True)
         if error:
             raise error
@@ -130,7 +133,7 @@ class Worker:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not stopping.done():
-                polls = [pool._polling for pool in self.pools if pool._polling and not pool._polling.done()]
+                polls = [pool.polling for pool in self.pools if pool.polling and not pool.polling.done()]
                 await asyncio.wait({stopping, *loops, *polls}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
                 ended = [pool.poll_error() for pool in self.pools]
                 ended += [loop.exception() for loop in loops if loop.done() and not loop.cancelled()]
