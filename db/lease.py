@@ -20,6 +20,8 @@ class ClaimRequest:
     seconds: float
     claim_id: UUID | None
     asked: str
+    offer: float | None = None
+    """For how long the lease stands once it is confirmed; None: it need not be."""
 
 
 @dataclass(slots=True)
@@ -215,6 +217,7 @@ async def _claim(
         [x.claim_id for x in requests],
         [x.asked for x in requests],
         limits or [sum(x.limit for x in requests)] * len(start),
+        [x.offer for x in requests],
     )
     return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["again"]
 

@@ -8,6 +8,7 @@ from importlib.resources import files
 import asyncpg
 
 from db.errors import NewerSchema
+from db.live import settle_logs
 
 _LOCK = 0x43524557  # "CREW"
 MINIMUM_POSTGRES = 150000
@@ -33,7 +34,7 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Bring the database up to date; the names of what was applied.
+    """Bring the database up to date; the names of what was applied, and what was done to a restored one.
 
     Raises NewerSchema when the database has migrations that this code does not know, and RuntimeError for a PostgreSQL
     older than 15. Safe to run from many servers at once.
@@ -47,7 +48,10 @@ async def migrate(dsn: str) -> list[str]:
         if version < MINIMUM_POSTGRES:
             raise RuntimeError(f"Crew needs PostgreSQL 15 or newer; this one is {version // 10000}.")
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
-        return await _apply(connection)
+        done = await _apply(connection)
+        async with connection.transaction():
+            moved = await settle_logs(connection)
+        return done + [f"namespace {ns}: restored from another cluster, its event log begins anew" for ns in moved]
     finally:
         await connection.close(timeout=5)
 

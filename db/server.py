@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
@@ -15,10 +16,16 @@ from db.statements import statement
 _SESSION = {**SESSION, "application_name": "crew listens"}
 
 
-async def announce(pool: Pool, ns: int, id: UUID, name: str, version: str, silence: float) -> int:
-    """How many other servers were heard of within `silence` seconds."""
-    others: int = (await pool.fetch(statement("server", "announce"), ns, id, name, version, silence))[0]["others"]
-    return others
+@dataclass(slots=True)
+class OthersRow:
+    count: int
+    read: bool
+    """One of them follows the event log."""
+
+
+async def announce(pool: Pool, ns: int, id: UUID, name: str, version: str, silence: float, reads: bool) -> OthersRow:
+    """The other servers that were heard of within `silence` seconds."""
+    return OthersRow(*(await pool.fetch(statement("server", "announce"), ns, id, name, version, silence, reads))[0])
 
 
 async def withdraw(pool: Pool, ns: int, id: UUID) -> None:

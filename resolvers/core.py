@@ -56,6 +56,10 @@ class Core:
     """Tasks became ready at these places: the dispatcher looks there."""
     due: Callable[[float], None] = lambda _: None
     """Something ends in so many seconds: the clock is set."""
+    stir: Callable[[], None] = lambda: None
+    """Events were written: the log is put in order, if somebody follows it."""
+    ended: Callable[[list[tuple[int, int]]], None] = lambda _: None
+    """Leases, as (lease number, task number), have ended here: a stream that they were pushed to has room."""
     seen: dict[int, tuple[list[str], str]] = field(default_factory=dict)
     """Workers heard of since the last ping: number → channels and transport."""
 

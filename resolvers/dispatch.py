@@ -45,6 +45,8 @@ _FEW = 4
 """Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
 _AHEAD = 10
 """For so many claims like this one."""
+OFFER_SECONDS = 10.0
+"""How long a pushed lease waits for a call that confirms it."""
 _LOOK_SHARE = 20
 """Looking from the start of the channels takes one part in so many of the time."""
 
@@ -61,6 +63,8 @@ class Claim:
     seconds: float
     wait: float
     claim_id: UUID | None
+    offer: float | None = None
+    """It is pushed: the leases last for `seconds` until they are confirmed, and for so long then."""
 
     @property
     def asked(self) -> str:
@@ -129,7 +133,8 @@ class Dispatcher:
         number = self.core.workers.number.get(claim.worker)
         if number is None:
             number = (await self.core.workers.numbers([claim.worker]))[claim.worker]
-        self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
+        if claim.offer is None:
+            self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
         twin = self._by_claim_id.get(claim.claim_id) if claim.claim_id else None
         if twin is not None:
             return await self._copy(twin, claim)
@@ -390,7 +395,8 @@ class Dispatcher:
         if not numbers or not waiters:
             return []
         requests = [
-            ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked) for w in waiters
+            ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked, w.claim.offer)
+            for w in waiters
         ]
         rows: list[ClaimedRow] = []
         again = 1
@@ -417,6 +423,7 @@ class Dispatcher:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
         self._remember(rows)
         if rows:
+            self.core.stir()
             self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
         return rows
 

@@ -7,6 +7,8 @@ CrewError
 ├── NotFound        NOT_FOUND       no such task, group, …
 ├── Conflict        CONFLICT        it is there already, and is something else
 ├── DuplicateKey    DUPLICATE_KEY   a task of this channel and key has not ended
+├── CursorExpired   CURSOR_EXPIRED  the event log does not go on from this cursor: read afresh
+├── TooSlow         TOO_SLOW        a subscriber that did not keep up: go on from its last cursor
 └── Unavailable     UNAVAILABLE     the database cannot be reached; try again
 """
 
@@ -48,6 +50,14 @@ class Conflict(CrewError):
 
 class DuplicateKey(CrewError):
     code = "DUPLICATE_KEY"
+
+
+class CursorExpired(CrewError):
+    code = "CURSOR_EXPIRED"
+
+
+class TooSlow(CrewError):
+    code = "TOO_SLOW"
 
 
 class Unavailable(CrewError):

@@ -24,6 +24,7 @@ from resolvers.follow import After, end_children, give_back, wait_again
 from resolvers.gather import Gather
 
 LOST, CANCELLED, UNKNOWN, INVALID_CHILDREN, BAD_INPUT = "LOST", "CANCELLED", "UNKNOWN", "INVALID_CHILDREN", "BAD_INPUT"
+_OVER = {LOST, CANCELLED}
 _TRIES = 100
 
 _LOST_TEXT = (
@@ -91,7 +92,7 @@ class Finisher:
     async def complete(self, results: Sequence[Any]) -> Outcome:
         items, refused = self._items(results, "results", self._completion)
         answers = await self.completions.add(items) if items else []
-        return _outcome(items, answers, refused)
+        return self._outcome(items, answers, refused)
 
     def _completion(self, item: Item, result: Any) -> None:
         if result.output is not None:
@@ -233,7 +234,7 @@ class Finisher:
     async def fail(self, failures: Sequence[Any]) -> Outcome:
         items, refused = self._items(failures, "failures", self._failure)
         answers = await self.failures.add(items) if items else []
-        return _outcome(items, answers, refused)
+        return self._outcome(items, answers, refused)
 
     def _failure(self, item: Item, failure: Any) -> None:
         if failure.keep_attempt and failure.discard:
@@ -336,7 +337,7 @@ class Finisher:
             stood = await give_back(self.core, [(i.lease_no, i.no) for i in left])
             return {id(left[at]) for at in stood}
 
-        return _outcome(items, await self._settle(items, "", work), refused)
+        return self._outcome(items, await self._settle(items, "", work), refused)
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -372,6 +373,12 @@ class Finisher:
             else:
                 items.append(item)
         return items, refused
+
+    def _outcome(self, items: list[Item], answers: list[Answer], refused: list[Refused]) -> Outcome:
+        over = [(i.lease_no, i.no) for i, a in zip(items, answers, strict=True) if a is None or a.code in _OVER]
+        self.core.ended(over)
+        taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]
+        return Outcome(taken, sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index))
 
     async def _settle(
         self, items: list[Item], ended_as: str, work: Callable[[list[Item]], Awaitable[set[int]]]
@@ -440,8 +447,3 @@ def _together(answers: list[Answer | BaseException]) -> list[Answer] | BaseExcep
         if isinstance(answer, BaseException):
             return answer
     return [a for a in answers if not isinstance(a, BaseException)]
-
-
-def _outcome(items: list[Item], answers: list[Answer], refused: list[Refused]) -> Outcome:
-    taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]
-    return Outcome(taken, sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index))

@@ -13,7 +13,7 @@ from typing import Any
 
 from db.task import TOTAL_COUNT_STOPS_AT
 
-BUDGET = 30_000
+BUDGET = 20_000
 """Points that one list may spend; one is about half a microsecond (bench/reading.py)."""
 SCANNED, TAKEN, LOOKED_UP, PLACED = 2, 2, 8, 32
 """What a candidate costs: looked at among its neighbours; taken as it is; looked up; and with the place where it stands."""

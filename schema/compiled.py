@@ -9,6 +9,7 @@ answers (tests/server/test_compiled.py). What it gave: docs/adr/0004.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import cache
@@ -89,7 +90,7 @@ class _Root:
 class Compiled:
     """One operation. `inputs` may raise NotCovered; after it, `run` always answers."""
 
-    is_query: bool
+    kind: OperationType
     variables: list[tuple[str, Coerce, bool]]
     """(name, coercion, required)"""
     roots: list[_Root]
@@ -111,19 +112,35 @@ class Compiled:
         data: dict[str, Any] = {}
         errors: list[GraphQLError] = []
         for root in self.roots:
-            info = _Lite(context, _RawInfo([root.node], self.fragments), inputs)
+            info = self._info(root, context, inputs)
             try:
                 data[root.key] = await _answer(root, info)
             except Exception as error:
-                if self.is_query:
+                if self.kind is OperationType.QUERY:
                     raise
                 data[root.key] = None
                 errors.append(located_error(error, [root.node], [root.key]))
         return data, errors
 
+    def source(self, context: Any, inputs: dict[str, Any]) -> Any:
+        """The values of a subscription, one for each message."""
+        root = self.roots[0]
+        return root.resolve(None, info=self._info(root, context, inputs), **root.arguments(inputs))
+
+    async def told(self, context: Any, inputs: dict[str, Any], value: Any) -> dict[str, Any]:
+        """The data of one message of a subscription. Raises what its resolvers raise."""
+        root = self.roots[0]
+        return {root.key: await _projected(root, self._info(root, context, inputs), value)}
+
+    def _info(self, root: _Root, context: Any, inputs: dict[str, Any]) -> _Lite:
+        return _Lite(context, _RawInfo([root.node], self.fragments), inputs)
+
 
 async def _answer(root: _Root, info: _Lite) -> Any:
-    value = await root.resolve(None, info=info, **root.arguments(info.inputs))
+    return await _projected(root, info, await root.resolve(None, info=info, **root.arguments(info.inputs)))
+
+
+async def _projected(root: _Root, info: _Lite, value: Any) -> Any:
     pending: Pending = []
     answer = root.project(value, info, pending)
     while pending:
@@ -140,13 +157,12 @@ def compile_operation(
     """The operation compiled, or None when it is left to the executor."""
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     try:
-        is_query = operation.operation is OperationType.QUERY
-        kind = schema.query_type if is_query else schema.mutation_type
-        if operation.operation is OperationType.SUBSCRIPTION or operation.directives or kind is None:
+        kind = schema.get_root_type(operation.operation)
+        if operation.directives or kind is None:
             return None
         variables = [_variable(schema, definition) for definition in operation.variable_definitions or ()]
-        maker = _Maker(fragments, is_query=is_query)
-        return Compiled(is_query, variables, maker.roots(kind, operation.selection_set), fragments)
+        maker = _Maker(fragments, operation.operation)
+        return Compiled(operation.operation, variables, maker.roots(kind, operation.selection_set), fragments)
     except NotCovered:
         return None
 
@@ -291,9 +307,13 @@ def _camel(name: str) -> str:
 class _Maker:
     """Turns selection sets into functions. Their source holds names of fields and our own words only."""
 
-    def __init__(self, fragments: dict[str, FragmentDefinitionNode], *, is_query: bool) -> None:
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode], kind: OperationType) -> None:
         self._fragments = fragments
-        self._is_query = is_query
+        self._is_mutation = kind is OperationType.MUTATION
+        # A subscription's resolver answers values one after another, the others' one.
+        self._is_right = (
+            inspect.isasyncgenfunction if kind is OperationType.SUBSCRIPTION else asyncio.iscoroutinefunction
+        )
 
     def roots(self, kind: GraphQLObjectType, selections: SelectionSetNode) -> list[_Root]:
         found = []
@@ -302,11 +322,7 @@ class _Maker:
             if field is None:
                 raise NotCovered
             resolver = field.extensions[STRAWBERRY].base_resolver
-            if (
-                resolver is None
-                or not resolver.info_parameter
-                or not asyncio.iscoroutinefunction(resolver.wrapped_func)
-            ):
+            if resolver is None or not resolver.info_parameter or not self._is_right(resolver.wrapped_func):
                 raise NotCovered
             found.append(
                 _Root(key, node, resolver.wrapped_func, _arguments(field, node), self._project(field.type, node))
@@ -383,7 +399,7 @@ class _Maker:
                 if definition.base_resolver.info_parameter:
                     scope[f"i{n}"] = self._info(node)
                     given += f", info=i{n}(info)"
-                if node.arguments and not self._is_query:
+                if node.arguments and self._is_mutation:
                     # Its error would null more than the executor's does, and what the mutation did is not to be done again.
                     raise NotCovered
                 if node.arguments:

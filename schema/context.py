@@ -14,7 +14,9 @@ from resolvers.core import Core
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.errors import BadInput
+from resolvers.event_log import EventLog
 from resolvers.lease import Finisher
+from resolvers.push import Push
 from schema.loaders import Loaders
 
 
@@ -26,7 +28,15 @@ class Services:
     creator: Creator
     finisher: Finisher
     dispatcher: Dispatcher
+    log: EventLog
+    push: Push
     version: str
+
+    def drain(self) -> None:
+        """The server stops: long polls are answered now, and streams end."""
+        self.dispatcher.drain()
+        self.log.drain()
+        self.push.drain()
 
     async def write_down_workers(self) -> None:
         """The workers heard of since the last time."""
@@ -40,6 +50,10 @@ class Context:
     """One request's: the services, and loaders that batch its nested reads."""
 
     services: Services
+    last_event_id: str | None = None
+    """The cursor that an SSE client came back with."""
+    transport: str = "poll"
+    """How the client is connected, as workers are shown."""
 
     @cached_property
     def loaders(self) -> Loaders:

@@ -6,9 +6,11 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from schema.channel import ChannelMutation, ChannelQuery
+from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
 from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
+from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
@@ -20,7 +22,7 @@ from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, ServerQuery):
+class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
     pass
 
 
@@ -36,7 +38,12 @@ class Mutation(
     pass
 
 
-schema = strawberry.Schema(Query, Mutation, config=StrawberryConfig(scalar_map=SCALARS))
+@strawberry.type(description="What is told as it happens, over websocket or SSE.")
+class Subscription(EventSubscription, LeaseSubscription):
+    pass
+
+
+schema = strawberry.Schema(Query, Mutation, Subscription, config=StrawberryConfig(scalar_map=SCALARS))
 
 
 def sdl() -> str:

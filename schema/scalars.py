@@ -12,6 +12,7 @@ from strawberry.types.scalar import ScalarDefinition
 
 JSON = NewType("JSON", object)
 """Inward any value; outward the text of one."""
+Cursor = NewType("Cursor", str)
 
 
 def _parse_instant(value: object) -> datetime:
@@ -23,6 +24,12 @@ def _parse_instant(value: object) -> datetime:
         if parsed is not None and parsed.tzinfo is not None:
             return parsed
     raise GraphQLError(f"{value!r:.80} is not an RFC 3339 instant with a UTC offset, such as 2026-01-31T09:30:00Z")
+
+
+def _parse_cursor(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise GraphQLError(f"{value!r:.80} is not a cursor: send one as the server gave it")
 
 
 def _show_instant(value: Any) -> str:
@@ -39,6 +46,16 @@ SCALARS: dict[object, ScalarDefinition] = {
         specified_by_url="https://datatracker.ietf.org/doc/html/rfc3339",
         serialize=_show_instant,
         parse_value=_parse_instant,
+    ),
+    Cursor: strawberry.scalar(
+        name="Cursor",
+        description=(
+            "A durable place in the event log, opaque to clients. It survives reconnects, restarts and another server answering, "
+            "and serves with any filter and over any transport. Events after a cursor are never skipped and never repeated, "
+            "whatever order their transactions committed in, and every reader sees the same order."
+        ),
+        serialize=str,
+        parse_value=_parse_cursor,
     ),
     JSON: strawberry.scalar(
         name="JSON",

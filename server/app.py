@@ -12,7 +12,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
@@ -21,8 +21,10 @@ from db.pool import Pool
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
+from resolvers.event_log import EventLog
 from resolvers.lease import Finisher
-from schema.context import Context, Services
+from resolvers.push import Push
+from schema.context import Services
 from schema.root import schema
 from server import graphiql
 from server.loops import heartbeat, upkeep
@@ -30,8 +32,10 @@ from server.loops.clock import Clock
 from server.loops.hints import Hints
 from server.loops.run import forever
 from server.loops.vacuum import Vacuum
+from server.operations import Operations
 from server.settings import Settings
 from server.transports.http import GraphQLOverHTTP
+from server.transports.websocket import GraphQLOverWebsocket
 
 
 def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> Starlette:
@@ -51,18 +55,19 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
             made = await make_services(pool, settings, rhythm or Rhythm())
             services.append(made)
             app.state.services = made
-            async with running_loops(made, settings.database_direct_url or dsn):
+            async with running_loops(made, settings.database_direct_url or dsn, settings.event_retention_days * 86_400):
                 yield
         finally:
             services.clear()
             await pool.close()
 
-    view = GraphQLOverHTTP(schema._schema, lambda: Context(services[0]), settings.max_body_bytes)
+    operations = Operations(schema._schema, lambda: services[0])
     return Starlette(
         lifespan=lifespan,
         routes=[
             *graphiql.routes(),
-            Route("/graphql", endpoint=_Endpoint(view)),
+            Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, settings.max_body_bytes))),
+            WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations))),
             Route("/healthz", endpoint=_healthz),
             Route("/", endpoint=_home),
         ],
@@ -72,7 +77,7 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
 class _Endpoint:
     """Starlette takes an instance with __call__ for an ASGI application of all methods."""
 
-    def __init__(self, view: GraphQLOverHTTP) -> None:
+    def __init__(self, view: GraphQLOverHTTP | GraphQLOverWebsocket) -> None:
         self._view = view
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,26 +92,34 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
         max_lease_seconds=settings.max_lease_seconds,
     )
     core = Core.of(pool, await namespace_number(pool, "default"), await lease_key(pool), limits, rhythm)
-    creator = Creator(core)
-    return Services(core, creator, Finisher(core, creator), Dispatcher(core), version("crew"))
+    creator, dispatcher = Creator(core), Dispatcher(core)
+    finisher = Finisher(core, creator)
+    push = Push(core, dispatcher, finisher)
+    return Services(core, creator, finisher, dispatcher, EventLog(core), push, version("crew"))
 
 
 @asynccontextmanager
-async def running_loops(services: Services, direct_dsn: str) -> AsyncIterator[None]:
+async def running_loops(services: Services, direct_dsn: str, retention: float) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
-    hints = Hints(core, dispatcher, direct_dsn, services.version)
+    log = services.log
+    hints = Hints(services, direct_dsn)
+    log.told = hints.tell_tick
 
     def wake(places: list[Place]) -> None:
         dispatcher.wake(places)
         hints.tell(places)
 
-    core.wake, core.due = wake, clock.due
+    core.wake, core.due, core.stir = wake, clock.due, log.stir
+    core.ended = services.push.ended
     # The first beat comes before any sweep: it prolongs what stood when the last server went.
     await heartbeat.once(core)
     steps = {
         "heartbeat": lambda: heartbeat.step(core),
         "clock": clock.step,
-        "fold": lambda: upkeep.fold(core),
+        "fold": lambda: upkeep.fold(services),
+        "log": log.step,
+        "forget log": lambda: upkeep.forget_log(core, retention),
+        "push": services.push.step,
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),

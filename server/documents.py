@@ -21,6 +21,7 @@ from schema.compiled import Compiled, compile_operation
 _KEEP = 1000
 _LONGEST_KEPT = 100_000
 _MOST_TOKENS = 20_000
+_WAITING = {"claimTasks", "taskEvents"}
 
 
 @dataclass(slots=True)
@@ -47,8 +48,22 @@ class Document:
         return self.compiled.get(name)
 
     def is_mutation(self, name: str | None) -> bool:
+        return self._is(OperationType.MUTATION, name)
+
+    def writes(self, name: str | None) -> bool:
+        """A mutation, other than a claim, which tells by itself when it got something."""
         operation = self.operation(name)
-        return operation is not None and operation.operation is OperationType.MUTATION
+        return self.is_mutation(name) and any(
+            not isinstance(f, FieldNode) or f.name.value != "claimTasks"
+            for f in (operation.selection_set.selections if operation else ())
+        )
+
+    def is_subscription(self, name: str | None) -> bool:
+        return self._is(OperationType.SUBSCRIPTION, name)
+
+    def _is(self, kind: OperationType, name: str | None) -> bool:
+        operation = self.operation(name)
+        return operation is not None and operation.operation is kind
 
 
 class Documents:
@@ -84,7 +99,7 @@ class Documents:
             operations=by_name,
             compiled={name: c for name, c in compiled.items() if c is not None},
             may_wait=any(
-                isinstance(f, FieldNode) and f.name.value == "claimTasks"
+                isinstance(f, FieldNode) and f.name.value in _WAITING
                 for o in operations
                 for f in o.selection_set.selections
             ),

@@ -14,10 +14,12 @@ from collections.abc import Coroutine, Iterator
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from db.embedded import EmbeddedPostgres
 from db.migrate import migrate
 from server.app import create_app
+from server.impatient import ImpatientHTTP, ImpatientWebsocket
 from server.settings import Settings
 from server.workers import Workers
 
@@ -48,7 +50,7 @@ class Server(uvicorn.Server):
             app = app.app
         services = getattr(app.state, "services", None)
         if services is not None:
-            services.dispatcher.drain()
+            services.drain()
 
 
 @contextlib.contextmanager
@@ -98,6 +100,17 @@ def listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # An answer leaves in two writes; without this the second waits for the client's delayed ACK (40 ms).
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer that is gone without a word is noticed within half a minute, also where nothing is sent. Connections inherit these.
+    for option, value in (
+        ("SO_KEEPALIVE", 1),
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 20_000),
+    ):
+        if hasattr(socket, option):
+            level = socket.SOL_SOCKET if option.startswith("SO_") else socket.IPPROTO_TCP
+            listener.setsockopt(level, getattr(socket, option), value)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
@@ -113,11 +126,24 @@ async def _serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    config = uvicorn.Config(
-        create_app(settings, dsn),
+    watching = asyncio.create_task(watch) if watch else None
+    try:
+        await Server(uvicorn_config(create_app(settings, dsn), settings)).serve(sockets=[listener])
+    finally:
+        if watching is not None:
+            watching.cancel()
+
+
+def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         loop="uvloop",
-        http="httptools",
-        ws="none",
+        http=ImpatientHTTP,
+        ws=ImpatientWebsocket,
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=10,
+        ws_ping_timeout=10,
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -126,12 +152,6 @@ async def _serve(
         server_header=False,
         date_header=False,
     )
-    watching = asyncio.create_task(watch) if watch else None
-    try:
-        await Server(config).serve(sockets=[listener])
-    finally:
-        if watching is not None:
-            watching.cancel()
 
 
 async def _stop_without(parent: int) -> None:

@@ -34,5 +34,8 @@ class Settings(BaseSettings):
     max_input_bytes: int = Field(1 << 20, ge=1024, description="One input, output, error or metadata as JSON.")
     max_lease_seconds: float = Field(86_400.0, ge=1, description="The longest lease.")
     max_body_bytes: int = Field(32 << 20, ge=1024, description="One request's body.")
+    event_retention_days: float = Field(
+        7.0, gt=0, description="How long events are kept: as far back as a cursor may lie."
+    )
     log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")

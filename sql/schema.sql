@@ -143,6 +143,14 @@ CREATE TABLE public.fold (
     upto pg_snapshot NOT NULL
 );
 
+CREATE TABLE public.gone (
+    ns integer NOT NULL,
+    kind smallint NOT NULL,
+    ref bigint NOT NULL,
+    id uuid NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE public.group_fold (
     ns integer NOT NULL,
     upto pg_snapshot NOT NULL
@@ -323,6 +331,7 @@ CREATE TABLE public.lease (
     keys text[] DEFAULT '{}'::text[] NOT NULL,
     deadline timestamp with time zone,
     runner bigint,
+    offer real,
     CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
@@ -366,7 +375,8 @@ CREATE TABLE public.migration (
 CREATE TABLE public.namespace (
     ns integer NOT NULL,
     name text NOT NULL,
-    alive_at timestamp with time zone DEFAULT now() NOT NULL
+    alive_at timestamp with time zone DEFAULT now() NOT NULL,
+    log_system bigint
 );
 
 CREATE TABLE public.pace (
@@ -455,7 +465,15 @@ CREATE TABLE public.server (
     name text NOT NULL,
     version text NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
-    seen_at timestamp with time zone DEFAULT now() NOT NULL
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    reads boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE public.stream (
+    ns integer NOT NULL,
+    worker integer NOT NULL,
+    id uuid NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -728,6 +746,14 @@ CREATE VIEW public.task_seen AS
      LEFT JOIN public.hold h ON (((h.ns = t.ns) AND (h.workgroup = t.workgroup))))
      LEFT JOIN public.progress o ON (((o.ns = t.ns) AND (o.no = t.no))));
 
+CREATE TABLE public.tick (
+    ns integer NOT NULL,
+    tick bigint NOT NULL,
+    snapshot pg_snapshot NOT NULL,
+    mark integer DEFAULT floor((random() * (2147483647)::double precision)) NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
@@ -754,6 +780,9 @@ ALTER TABLE ONLY public.feeder
 
 ALTER TABLE ONLY public.fold
     ADD CONSTRAINT fold_pkey PRIMARY KEY (ns);
+
+ALTER TABLE ONLY public.gone
+    ADD CONSTRAINT gone_pkey PRIMARY KEY (ns, kind, ref);
 
 ALTER TABLE ONLY public.group_fold
     ADD CONSTRAINT group_fold_pkey PRIMARY KEY (ns);
@@ -809,6 +838,9 @@ ALTER TABLE ONLY public.secret
 ALTER TABLE ONLY public.server
     ADD CONSTRAINT server_pkey PRIMARY KEY (ns, id);
 
+ALTER TABLE ONLY public.stream
+    ADD CONSTRAINT stream_pkey PRIMARY KEY (ns, worker);
+
 ALTER TABLE ONLY public.tally
     ADD CONSTRAINT tally_pkey PRIMARY KEY (ns, ref, state);
 
@@ -823,6 +855,9 @@ ALTER TABLE ONLY public.task
 
 ALTER TABLE ONLY public.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.tick
+    ADD CONSTRAINT tick_pkey PRIMARY KEY (ns, tick);
 
 ALTER TABLE ONLY public.worker
     ADD CONSTRAINT worker_has_one_name UNIQUE (ns, name);
@@ -848,6 +883,8 @@ CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
 
 CREATE INDEX failed_by_end ON public.failed USING btree (ns, at, no);
 
+CREATE INDEX gone_at ON public.gone USING btree (ns, at);
+
 CREATE INDEX group_by_end ON public.group_tally USING btree (ns, finished_at, group_no) WHERE (finished_at IS NOT NULL);
 
 CREATE INDEX group_by_name ON public.task_group USING btree (ns, name COLLATE "C", group_no);
@@ -859,6 +896,8 @@ CREATE INDEX group_finished ON public.group_tally USING btree (ns, group_no) WHE
 CREATE INDEX group_open ON public.group_tally USING btree (ns, group_no) WHERE (finished_at IS NULL);
 
 CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
+
+CREATE INDEX lease_offered ON public.lease USING btree (ns, worker) WHERE (offer IS NOT NULL);
 
 CREATE INDEX merged_of_runner ON public.merged USING btree (ns, into_no);
 

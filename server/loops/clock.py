@@ -63,11 +63,13 @@ class Clock:
 
     async def _end_what_is_due(self, back: float) -> None:
         core = self._core
-        while await expire(core, _LEASES, back) == _LEASES:
+        while (expired := await expire(core, _LEASES, back)) == _LEASES:
             pass
-        while await promote(core, _BATCH, back) == _BATCH:
+        while (promoted := await promote(core, _BATCH, back)) == _BATCH:
             pass
         ended = await end_holds(core.pool, core.ns)
+        if expired or promoted or ended:
+            core.stir()
         free = await parked_free(core.pool, core.ns)
         if ended or free:
             await release_held(core, sorted({*ended, *free}))

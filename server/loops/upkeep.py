@@ -6,6 +6,7 @@ import random
 
 from db.clock import fold_events, forget_claims, park_held
 from db.key import forget_ended_keys
+from db.live import forget_events, forget_ticks
 from db.pause import forget_ended_pauses, park_front
 from db.progress import fold_groups, forget_pace
 from resolvers import pace as pacing
@@ -17,16 +18,21 @@ from server.loops.run import pause
 
 _FORGET_EVERY = 300.0
 _FORGET_BATCH = 5000
+_FORGET_LOG_EVERY = 60.0
 _MANY = 500
 
 
-async def fold(core: Core) -> None:
-    """Sooner again when much has changed: what is not folded yet is added up by every reader."""
+async def fold(services: Services) -> None:
+    """Sooner again when much has changed: what is not folded yet is added up by every reader. Tells of groups that are finished, so
+    sooner too while somebody listens."""
+    core, log = services.core, services.log
     await fold_events(core.pool, core.ns)
     groups = await fold_groups(core.pool, core.ns)
+    if groups:
+        core.stir()
     if random.random() < core.rhythm.floor / _FORGET_EVERY:
         await forget_pace(core.pool, core.ns, pacing.KEPT)
-    await pause(core.rhythm.floor if groups < _MANY else core.rhythm.floor / 5)
+    await pause(core.rhythm.floor / 5 if groups >= _MANY or log.listeners else core.rhythm.floor)
 
 
 async def park(core: Core) -> None:
@@ -38,6 +44,15 @@ async def park(core: Core) -> None:
 async def workers(services: Services) -> None:
     await pause(services.core.rhythm.ping)
     await services.write_down_workers()
+
+
+async def forget_log(core: Core, seconds: float) -> None:
+    """Events are kept for so long, in the order of their ticks."""
+    while await forget_ticks(core.pool, core.ns, seconds, _FORGET_BATCH) == _FORGET_BATCH:
+        pass
+    while await forget_events(core.pool, core.ns, _FORGET_BATCH, seconds) >= _FORGET_BATCH:
+        pass
+    await pause(_FORGET_LOG_EVERY)
 
 
 async def forget(core: Core) -> None:

@@ -32,7 +32,7 @@ select extract(epoch from silence)::float8 as silence, (select count(*)::int fro
 -- completion that holds the row wins, and we come again. $1 ns $2 longest silence that is no gap, seconds $3 at most so many
 -- $4 as next_due's $2
 with gone as materialized (
-  select l.lease_no, l.nos, l.keys, l.until >= l.deadline as timed_out
+  select l.lease_no, l.nos, l.keys, l.until >= l.deadline and l.offer is null as timed_out
   from lease l
   where l.ns = $1 and l.until <= now() and l.until > now() - $4::float8 * interval '1 s'
     and exists (select from namespace n where n.ns = $1 and n.alive_at > now() - $2::float8 * interval '1 s')
@@ -45,17 +45,19 @@ from gone g;
 
 -- name: expire_leases
 -- Takes back what overdue_leases locked. A lost lease: the attempt counts, the task is claimable at once. A time-out is a
--- failure like any other. Either way: FAILED when no attempt remains. $1 ns $2 lease nos
+-- failure like any other. Either way: FAILED when no attempt remains. An offer that lapsed is a release. $1 ns $2 lease nos
 with gone as (
   delete from lease
   where ns = $1 and (lease_no, part) in (
     select l.lease_no, l.part from lease l where l.ns = $1 and l.lease_no = any ($2::bigint[]) and l.until <= now()
     for update skip locked)
-  returning lease_no, worker, started_at, runner, coalesce(until >= deadline, false) as timed_out, nos, groups, channels,
-    workgroups, attempts, remainings, failures, keys),
+  returning lease_no, worker, started_at, runner, coalesce(until >= deadline and offer is null, false) as timed_out,
+    offer is not null as offered, nos, groups, channels, workgroups, attempts, remainings, failures, keys),
 item as materialized (
-  select g.lease_no, g.worker, g.started_at, g.runner is not null as is_twin, g.timed_out, u.*, t.rank, w.name as worker_name,
-    u.remaining <= 0 as final,
+  select g.lease_no, g.worker, g.started_at, g.runner is not null as is_twin, g.timed_out, g.offered, u.no, u.group_no, u.channel,
+    u.workgroup, u.attempt - g.offered::int as attempt, u.remaining + g.offered::int as remaining, u.failures, u.key, t.rank,
+    w.name as worker_name,
+    u.remaining <= 0 and not g.offered as final,
     case when g.timed_out
       then least(t.max_delay, t.retry_delay * power(t.backoff, least(u.failures, 100))) * (0.9 + 0.2 * random())
       else 0 end as wait
@@ -72,7 +74,7 @@ noted as (
       when timed_out then format('the attempt of worker %s took longer than the time-out of the task', worker_name)
       else format('the lease of worker %s ran out: it neither finished the task nor extended the lease', worker_name) end,
     'workerId', worker_name)
-  from item),
+  from item where not offered),
 later as (
   insert into scheduled (ns, run_at, no, channel, rank, workgroup, group_no, attempt, remaining, failures, key)
   select $1, now() + wait * interval '1 s', no, channel, rank, workgroup, group_no, attempt, remaining, failures + 1, key
@@ -86,11 +88,11 @@ over as (
   select $1, no, channel, rank, workgroup, group_no, attempt, remaining, worker, started_at, key from item where final),
 told as (
   insert into event (ns, kind, was, state, worker, until, nos, groups, channels, workgroups, attempts)
-  select $1, case when final then 8 when timed_out then 7 else 11 end, case when is_twin then 4 else 3 end,
+  select $1, case when final then 8 when offered then 12 when timed_out then 7 else 11 end, case when is_twin then 4 else 3 end,
     case when final then 6 when wait > 0 then 1 else 2 end, worker,
     case when not final and wait > 0 then now() + min(wait) * interval '1 s' end,
     array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(attempt)
-  from item group by worker, is_twin, timed_out, final, wait > 0)
+  from item group by worker, is_twin, offered, timed_out, final, wait > 0)
 select
   no,
   channel,

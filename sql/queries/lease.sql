@@ -43,11 +43,12 @@ select channel, rank, no from best order by rank, no;
 -- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full. In full, `again` is
 -- how many merged instead of running; a key's other ready tasks are taken in by take_in, the next statement.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
--- $8 claim ids or null $9 what was asked; $10 at most so many of each channel
+-- $8 claim ids or null $9 what was asked; $10 at most so many of each channel; $11 of the requests: null, or the lease is pushed, an
+-- offer, and lasts for so many seconds once it is confirmed
 with wanted as materialized (
   select w.*, nextval('lease_no') as lease_no
-  from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[]) with ordinality
-    as w(worker, n, seconds, claim_id, asked, ord)
+  from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[], $11::float4[]) with ordinality
+    as w(worker, n, seconds, claim_id, asked, offer, ord)
   where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
 -- The limit is never null, which would be no limit: with every request known, nothing is taken.
@@ -114,6 +115,7 @@ got as materialized (
     s.worker,
     s.claim_id,
     s.asked,
+    s.offer,
     s.ord,
     now() + least(s.seconds, t.timeout) * interval '1 s' as until,
     t.*
@@ -127,15 +129,15 @@ got as materialized (
   join task t on t.ns = $1 and t.no = c.no),
 -- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
 parted as materialized (
-  select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, until, now() + timeout * interval '1 s' as deadline,
+  select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, until, offer, now() + timeout * interval '1 s' as deadline,
     array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels, array_agg(workgroup) as workgroups,
     array_agg(attempt) as attempts, array_agg(remaining) as remainings, array_agg(failures) as failures,
     array_agg(case when merges then key end) as keys, array_agg(waited) as waits
-  from got group by lease_no, worker, until, timeout),
+  from got group by lease_no, worker, until, offer, timeout),
 leased as (
-  insert into lease (ns, lease_no, part, worker, until, deadline, nos, groups, channels, workgroups, attempts, remainings,
+  insert into lease (ns, lease_no, part, worker, until, offer, deadline, nos, groups, channels, workgroups, attempts, remainings,
     failures, keys)
-  select $1, lease_no, part, worker, until, deadline, nos, groups, channels, workgroups, attempts, remainings, failures, keys
+  select $1, lease_no, part, worker, until, offer, deadline, nos, groups, channels, workgroups, attempts, remainings, failures, keys
   from parted),
 taken as (
   insert into claim (ns, claim_id, lease_no, asked)
@@ -475,7 +477,7 @@ told as (
 select ord::int, no, channel, rank, key is not null as keyed from back;
 
 -- name: extend_leases
--- Never shortens, and never past the deadline. Tasks of a lease that are not named stay behind in a part of their own, unextended.
+-- Never shortens, and never past the deadline; an offer is confirmed by it. Tasks of a lease that are not named stay behind in a part of their own, unextended.
 -- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 seconds
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
@@ -495,7 +497,7 @@ rest as materialized (
   from item join part using (lease_no, part)
   where ord is null and named group by lease_no, part),
 whole as (
-  update lease l set until = least(greatest(l.until, now() + $5::float8 * interval '1 s'), l.deadline)
+  update lease l set until = least(greatest(l.until, now() + $5::float8 * interval '1 s'), l.deadline), offer = null
   from part p
   where l.ns = $1 and l.lease_no = p.lease_no and l.part = p.part and p.named and not p.other
   returning l.until),

@@ -1,7 +1,7 @@
 -- How far groups are, lists of groups, and how fast channels go: folded from events, to which a reader adds the tail (group_tail).
 
 -- name: fold_groups
--- Folds the tail into group_tally and pace, by whoever takes the row; both reads of it must agree, as in fold_events.
+-- Folds the tail into group_tally and pace, and tells of the groups that are finished by it, by whoever takes the row; both reads of it must agree, as in fold_events.
 -- Waits stand in bins of a tenth of a decade: bin b holds 10^((b - 130) / 10) seconds and up. $1 ns
 with f as materialized (
   select l.upto from (select upto from group_fold where ns = $1 for update skip locked) l
@@ -10,10 +10,10 @@ e as materialized (
   select e.was, e.state, date_bin('10 s', e.at, 'epoch') as at, e.channels, e.waits
   from f join event e on e.ns = $1 and e.xid >= pg_snapshot_xmin(f.upto) and not pg_visible_in_snapshot(e.xid, f.upto)
   where (e.was is null and e.state is not null) or e.state in (5, 6) or e.waits is not null),
+tail as materialized (select * from group_tail where ns = $1 and exists (select from f)),
 counted as (
   insert into group_tally as t (ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at)
-  select ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at
-  from group_tail where ns = $1 and exists (select from f) order by group_no
+  select ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at from tail order by group_no
   on conflict (ns, group_no) do update
   set
     total = t.total + excluded.total,
@@ -23,7 +23,13 @@ counted as (
     weight = t.weight + excluded.weight,
     settled_weight = t.settled_weight + excluded.settled_weight,
     settled_at = greatest(t.settled_at, excluded.settled_at)
-  returning 1),
+  returning group_no, total, unsettled),
+told as (
+  insert into event (ns, kind, groups)
+  select $1, 20, array_agg(group_no order by group_no)
+  from counted join tail x using (group_no)
+  where counted.total > 0 and counted.unsettled = 0 and x.settled_at is not null
+  having count(*) > 0),
 p as materialized (
   select u.channel, e.at, count(*) as n,
     case

@@ -2,12 +2,12 @@
 
 -- name: announce
 -- This server is there; how many others have been heard of lately. $1 ns $2 id $3 name $4 version $5 seconds of silence after
--- which one is taken for gone
+-- which one is taken for gone $6 whether this one follows the event log
 with mine as (
-  insert into server (ns, id, name, version) values ($1, $2, $3, $4)
-  on conflict (ns, id) do update set seen_at = now()),
+  insert into server (ns, id, name, version, reads) values ($1, $2, $3, $4, $6)
+  on conflict (ns, id) do update set seen_at = now(), reads = excluded.reads),
 gone as (delete from server where ns = $1 and id <> $2 and seen_at < now() - interval '1 hour')
-select count(*)::int as others
+select count(*)::int as count, coalesce(bool_or(reads), false) as read
 from server where ns = $1 and id <> $2 and seen_at > now() - $5::float8 * interval '1 s';
 
 -- name: withdraw

@@ -41,7 +41,7 @@ async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> Non
         numbers = list(range(1, channels + 1))
         start = (1, numbers, [-(1 << 31)] * channels, [0] * channels)
         share = [-(-LIMIT // channels)] * channels
-        claim = (*start, [1], [LIMIT], [60.0], [None], ["x"], share)
+        claim = (*start, [1], [LIMIT], [60.0], [None], ["x"], share, [None])
         args = {
             "claim_tasks": claim,
             "claim_tasks_full": claim,

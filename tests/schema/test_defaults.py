@@ -12,6 +12,7 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType, build_schema, pri
 
 from schema.root import sdl
 from tests.support.crew import CLAIM, EXTEND, FAIL, Crew, Refused
+from tests.support.streams import pushed
 
 Given = dict[str, Any]
 RETRY = "retry { maxAttempts delaySeconds backoff maxDelaySeconds }"
@@ -58,6 +59,19 @@ async def extended(crew: Crew, given: Given) -> float:
     now = (await crew.sql("select now() as now"))[0]["now"]
     until = datetime.fromisoformat(answer["extendLeases"]["expiresAt"])
     return round((until - now).total_seconds(), -1)
+
+
+async def pushed_leases(crew: Crew, given: Given) -> list[float]:
+    """The seconds, after it is confirmed, of each lease that comes."""
+    await crew.create({"name": "a"}, {"name": "b"})
+    async with pushed(crew, **given) as reader:
+        await reader.next()
+        leases = (await reader.next())["leases"]
+        ids = [lease["id"] for lease in leases]
+        async with pushed(crew, "w", holding=ids, **given) as again:
+            await again.next()
+            rows = await crew.sql("select extract(epoch from until - now())::float8 as left from lease")
+            return [round(row["left"], -1) for row in rows]
 
 
 async def duplicate(crew: Crew, given: Given) -> str:
@@ -115,6 +129,8 @@ INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "ClaimTasksInput.limit": (claimed, "limit", [60]),
     "ClaimTasksInput.leaseSeconds": (claimed, "leaseSeconds", [60]),
     "ClaimTasksInput.waitSeconds": (wait_seconds, "waitSeconds", []),
+    "ClaimedTasksInput.limit": (pushed_leases, "limit", [60]),
+    "ClaimedTasksInput.leaseSeconds": (pushed_leases, "leaseSeconds", [60]),
     "FailTaskInput.keepAttempt": (failed, "keepAttempt", ("SCHEDULED", 4)),
     "FailTaskInput.discard": (failed, "discard", ("SCHEDULED", 4)),
     "ExtendLeasesInput.leaseSeconds": (extended, "leaseSeconds", 60),
@@ -198,6 +214,8 @@ ARGUMENTS = {
     "Query.workgroups(first)": ("{{ workgroups{0} {{ name }} }}", "first: null"),
     "Query.workers(aliveOnly)": ("{{ workers{0} {{ id }} }}", "aliveOnly: null"),
     "Query.workers(first)": ("{{ workers{0} {{ id }} }}", "first: null"),
+    "Query.taskEvents(limit)": ("{{ taskEvents{0} {{ events {{ kind }} }} }}", "limit: null"),
+    "Query.taskEvents(waitSeconds)": ("{{ taskEvents{0} {{ events {{ kind }} }} }}", "waitSeconds: null"),
     "Query.throughput(seconds)": ("{{ throughput{0} {{ failed }} }}", "seconds: null"),
     "Query.throughput(buckets)": ("{{ throughput{0} {{ failed }} }}", "buckets: null"),
     "Task.errors(last)": ('{{ task(id: "{1}") {{ errors{0} {{ error }} }} }}', "last: null"),

@@ -15,7 +15,14 @@ FLOOR = {"ready_channels", "claimed_before"}
 """What the floor poll asks, once for all who wait."""
 BACKGROUND = {"announce", "beat", "next_due", "overdue_leases", "promote_scheduled", "end_holds", "parked_free"}
 BACKGROUND |= {"fold_events", "fold_groups", "park_held", "park_front", "ping_workers", "dead_rows"}
-BACKGROUND |= {"forget_claims", "forget_ended_pauses", "forget_ended_keys"}
+BACKGROUND |= {
+    "forget_claims",
+    "forget_ended_pauses",
+    "forget_ended_keys",
+    "make_tick",
+    "forget_ticks",
+    "forget_events",
+}
 """What a server asks now and then however many workers there are."""
 
 

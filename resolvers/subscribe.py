@@ -1,0 +1,123 @@
+"""Subscribers of the event log: each pulls what follows its cursor, so nothing is kept for one that does not.
+
+What the log keeps is taken from there. Who comes from further back reads for itself, a few at a time, until it arrives; who has
+arrived once and falls behind all that is kept is cut off with its cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from resolvers.cursor import Cursor
+from resolvers.errors import TooSlow
+from resolvers.event import Event, Filter, Piece
+from resolvers.event_log import EventLog
+
+QUIET = 10.0
+"""So long after the last batch an empty one follows."""
+BATCH = 500
+_LOOKED = 2000
+"""Items that are filtered before others get their turn."""
+_MOST = 20_000
+"""Items that are filtered for one batch."""
+
+
+@dataclass(slots=True)
+class Batch:
+    events: list[Event]
+    cursor: Cursor
+
+
+async def poll(log: EventLog, cursor: Cursor, filter: Filter, limit: int, wait: float) -> Batch:
+    """What follows, as soon as there is something; after `wait` seconds an empty batch. Raises CursorExpired."""
+    give_up = time.monotonic() + wait
+    with log.listening():
+        subscriber = Subscriber(log, cursor, filter)
+        # Who does not wait is answered with all that was committed before.
+        await log.begun(None if wait else (await log.now()).place)
+        await log.check(cursor)
+        while True:
+            batch = await subscriber.next(limit, give_up - time.monotonic())
+            if batch.events or time.monotonic() >= give_up or log.draining:
+                return batch
+
+
+async def follow(log: EventLog, cursor: Cursor | None, filter: Filter) -> AsyncGenerator[Batch, None]:
+    """Batch after batch: the first at once, and an empty one after each quiet spell. Ends when the server stops.
+
+    Raises CursorExpired, and TooSlow when what follows is not kept any more.
+    """
+    with log.listening():
+        await log.begun()
+        if cursor is None:
+            cursor = await log.now()
+        else:
+            await log.check(cursor)
+        subscriber = Subscriber(log, cursor, filter)
+        batch = await subscriber.next(BATCH, 0)
+        while not log.draining:
+            yield batch
+            batch = await subscriber.next(BATCH, QUIET)
+
+
+class Subscriber:
+    """One reader's place in the log."""
+
+    def __init__(self, log: EventLog, cursor: Cursor, filter: Filter) -> None:
+        self.cursor = cursor
+        self._log = log
+        self._filter = filter
+        self._arrived = False
+
+    async def next(self, limit: int, wait: float) -> Batch:
+        """The next events, at most `limit`; none after `wait` seconds, or when so many have passed that none was for us."""
+        give_up = time.monotonic() + wait
+        passed = 0
+        while True:
+            advanced = self._log.advanced
+            pieces = await self._following()
+            events = await self._take(pieces, limit)
+            passed += sum(p.size for p in pieces)
+            left = give_up - time.monotonic()
+            if events or passed > _MOST or self._log.draining or (left <= 0 and not pieces):
+                return Batch(events, self.cursor)
+            if not pieces:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(advanced.wait(), left)
+
+    async def _following(self) -> list[Piece]:
+        log = self._log
+        kept = log.kept_after(self.cursor.place)
+        if kept is not None:
+            self._arrived = self._arrived or not kept
+            return kept
+        if self._arrived:
+            raise TooSlow(
+                "this subscriber did not keep up with what happens: go on from its last cursor, or narrow the filter",
+                (),
+            )
+        async with log.others_reading:
+            return (await log.read(self.cursor))[0]
+
+    async def _take(self, pieces: list[Piece], limit: int) -> list[Event]:
+        """What the filter lets through; the cursor moves behind it."""
+        events: list[Event] = []
+        looked = 0
+        for piece in pieces:
+            for cursor, event in piece.events(self.cursor.place, self._filter):
+                events.append(event)
+                if len(events) == limit:
+                    self.cursor = cursor
+                    return events
+            self.cursor = piece.end
+            looked += piece.size
+            if looked > _LOOKED:
+                if events:
+                    return events
+                looked = 0
+                await asyncio.sleep(0)
+        return events

@@ -1,0 +1,169 @@
+"""The GraphQL endpoint, and what may go wrong on the way: a call is sent again until the server has answered it.
+
+Weather (no answer, half an answer, 5xx, 429, UNAVAILABLE) is waited out. What the server says about the call itself is
+an answer, good or bad. Every call of this package may be repeated: it carries a claimId, leases, or ids of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from crew_worker.backoff import pause
+from crew_worker.errors import NotCrew, Refused, Unavailable, retry_after
+
+Json = dict[str, Any]
+
+log = logging.getLogger("crew_worker")
+
+WEATHER_STATUSES = frozenset((408, 421, 425, 429))
+KEY_CODES = frozenset(("UNAUTHENTICATED", "FORBIDDEN"))
+# How often a call that the server stumbles over is sent again before that counts as its answer.
+STUMBLES = 3
+ACCEPT = "application/graphql-response+json, application/json"
+
+
+class Weather(Exception):
+    """There is no answer to go by; it may come when the call is sent again."""
+
+    def __init__(self, reason: str, wait: float = 0.0, code: str = "") -> None:
+        super().__init__(reason)
+        self.wait, self.code = wait, code
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: the data of each field, and why a field, or all of it (`whole`), was refused."""
+
+    data: Mapping[str, Any]
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+    whole: Refused | None = None
+
+    def get(self, name: str) -> Any:
+        """The data of a field. Raises Refused."""
+        if self.whole or name in self.refused:
+            raise self.whole or self.refused[name]
+        return self.data[name]
+
+
+def encode(value: Any) -> str:
+    """As JSON. Raises TypeError or ValueError for what is none (a set, NaN, a loop)."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def request_body(document: str, variables: Mapping[str, str]) -> bytes:
+    """A request whose variables are JSON already, so that a result is encoded once however often it is sent."""
+    inside = ",".join(f"{json.dumps(name)}:{text}" for name, text in variables.items())
+    return f'{{"query":{json.dumps(document)},"variables":{{{inside}}}}}'.encode()
+
+
+def endpoint(url: str) -> str:
+    """The GraphQL endpoint of a server's URL, which may name it already."""
+    return url if url.rstrip("/").endswith("/graphql") else f"{url.rstrip('/')}/graphql"
+
+
+def is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+class Api:
+    """One server. Lives in one event loop."""
+
+    def __init__(
+        self, url: str, *, key: str | None = None, namespace: str | None = None, silence: float = 10.0
+    ) -> None:
+        self.url = endpoint(url)
+        self.headers = {"content-type": "application/json", "accept": ACCEPT}
+        if key:
+            self.headers["authorization"] = f"Bearer {key}"
+        if namespace:
+            self.headers["crew-namespace"] = namespace
+        self.key, self.namespace, self.silence = key, namespace, silence
+        # A proxy of the environment cannot reach this machine's own loopback.
+        self.http = httpx.AsyncClient(
+            headers=self.headers,
+            trust_env=not is_loopback(self.url),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        )
+        self.answered = False
+        self.repeats = 0
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+    async def ask(self, document: str, variables: Json, *, patience: float | None = None, wait: float = 0) -> Json:
+        """The data of one operation. Raises Refused; Unavailable after `patience` seconds (None: never)."""
+        body = request_body(document, {name: encode(value) for name, value in variables.items()})
+        answer = await self.call(body, patience=patience, wait=wait)
+        for refused in (answer.whole, *answer.refused.values()):
+            if refused:
+                raise refused
+        return dict(answer.data)
+
+    async def call(self, body: bytes, *, patience: float | None = None, wait: float = 0) -> Answer:
+        """Sends it, and sends it again until it is answered. `wait` is how long the server may take on purpose."""
+        give_up = None if patience is None else time.monotonic() + patience
+        stumbled = 0
+        for tries in itertools.count():
+            try:
+                return await self.once(body, wait=wait, last=stumbled >= STUMBLES)
+            except Weather as weather:
+                stumbled += weather.code == "INTERNAL"
+                seconds = max(pause(tries), weather.wait)
+                if give_up is not None and time.monotonic() + seconds > give_up:
+                    raise Unavailable(f"no answer from {self.url} in {patience:g} s: {weather}") from weather
+                log.log(logging.WARNING if tries == 5 else logging.DEBUG, "no answer from %s (%s)", self.url, weather)
+                self.repeats += 1
+                await asyncio.sleep(seconds)
+        raise AssertionError("unreachable")
+
+    async def once(self, body: bytes, *, wait: float = 0, last: bool = False) -> Answer:
+        """One try. Raises Weather; with `last`, INTERNAL is an answer."""
+        timeout = httpx.Timeout(self.silence, read=wait + self.silence)
+        try:
+            response = await self.http.post(self.url, content=body, timeout=timeout)
+        except httpx.HTTPError as error:
+            raise Weather(f"{type(error).__name__} {error}".strip()) from error
+        return self.read(response.status_code, response.content, response.headers, last=last)
+
+    def read(self, status: int, content: bytes, headers: Mapping[str, str], *, last: bool = False) -> Answer:
+        try:
+            said = json.loads(content)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict) or not (said.get("errors") or isinstance(said.get("data"), dict)):
+            raise self._strange(status, headers)
+        self.answered = True
+        errors = said.get("errors") or []
+        for error in errors:
+            code = (error.get("extensions") or {}).get("code")
+            if code == "UNAVAILABLE" or (code == "INTERNAL" and not last):
+                raise Weather(error.get("message", code), retry_after(headers, 0.0), code)
+        if status in WEATHER_STATUSES or status >= 500:
+            raise Weather(f"status {status}", retry_after(headers, 0.0))
+        data = said.get("data")
+        if not isinstance(data, dict):
+            return Answer({}, whole=refusal(errors[0]))
+        return Answer(data, {str(error["path"][0]): refusal(error) for error in errors if error.get("path")})
+
+    def _strange(self, status: int, headers: Mapping[str, str]) -> Exception:
+        """No GraphQL: the weather, if this server was seen before or the status says so."""
+        if status == 413:
+            return Refused("the request is larger than something on the way allows", "TOO_LARGE")
+        if self.answered or status == 200 or status >= 500 or status in WEATHER_STATUSES:
+            return Weather(f"status {status} and no GraphQL", retry_after(headers, 0.0))
+        return NotCrew(f"{self.url} answered {status} and no GraphQL: is it a Crew server?")
+
+
+def refusal(error: Json) -> Refused:
+    extensions = error.get("extensions") or {}
+    return Refused(error.get("message", ""), extensions.get("code", "BAD_INPUT"), extensions.get("path") or ())

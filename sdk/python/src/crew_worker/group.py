@@ -1,0 +1,172 @@
+"""Producing: a DAG built in Python, sent in one call, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from crew_worker import tracing
+from crew_worker.api import Json
+from crew_worker.backoff import pause
+from crew_worker.documents import CREATE_GROUP, CREATE_TASKS, EVENTS_POLL, FAILED_TASKS, GROUP, TASK
+from crew_worker.draft import Draft
+from crew_worker.errors import GroupStuck, Refused, TaskFailed
+from crew_worker.ids import new_id
+
+if TYPE_CHECKING:
+    from crew_worker.client import Crew
+
+Result = TypeVar("Result")
+ENDED = frozenset(("SUCCEEDED", "FAILED", "CANCELLED"))
+# In these something goes on by itself.
+MOVING = frozenset(("SCHEDULED", "READY", "RUNNING", "MERGED"))
+WAIT_SECONDS = 20.0
+# How long each call may go without an answer.
+ASK_SECONDS = 60.0
+ENDING = ["SUCCEEDED", "FAILED", "CANCELLED", "GROUP_FINISHED", "GROUP_DELETED", "DELETED"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task that has ended."""
+
+    name: str
+    state: str
+    output: Any
+    errors: list[Any]
+
+
+class Group:
+    """One task group. `task` plans, `send` creates what is planned (in one call, safe to repeat), `finished` waits."""
+
+    def __init__(
+        self, crew: Crew, name: str, *, id: str | None = None, metadata: Any = None, paused: bool = False
+    ) -> None:
+        self._crew, self.name, self.metadata, self.paused = crew, name, metadata, paused
+        self.id = id or new_id()
+        self.tasks: list[Draft[Any]] = []
+        self._created = False
+
+    @overload
+    def task(
+        self, channel: str, input: Any = ..., *, returns: Callable[[Any], Result] | type[Result], **options: Any
+    ) -> Draft[Result]: ...
+    @overload
+    def task(self, channel: str, input: Any = ..., **options: Any) -> Draft[Any]: ...
+    def task(self, channel: str, input: Any = None, **options: Any) -> Draft[Any]:
+        """Plan a task. Options: name, workgroup, key, on_duplicate, priority, run_after, delay, retry, timeout, weight,
+        seed, on_parent_failure, metadata, and `returns`, which makes the result of its output."""
+        planned: Draft[Any] = Draft(channel, input, group=self, **options)
+        self.tasks.append(planned)
+        return planned
+
+    async def send(self) -> Self:
+        """Create the group with what is planned, or what was planned since. Raises Refused: then nothing was created."""
+        unsent = [task for task in self.tasks if not task.sent]
+        tasks = [with_current_trace(task.as_input()) for task in unsent]
+        if not self._created:
+            group: Json = {"id": self.id, "name": self.name, "isPaused": self.paused, "tasks": tasks}
+            if self.metadata is not None:
+                group["metadata"] = self.metadata
+            await self._ask(CREATE_GROUP, {"input": group})
+            self._created = True
+        elif tasks:
+            await self._ask(CREATE_TASKS, {"input": {"groupId": self.id, "tasks": tasks}})
+        for task in unsent:
+            task.sent = True
+        return self
+
+    async def finished(self, timeout: float | None = None) -> Self:
+        """Sends what is unsent, and waits until every task has SUCCEEDED or is CANCELLED.
+
+        Raises GroupStuck when nothing in it goes on by itself, TimeoutError after `timeout` seconds.
+        """
+        if not self._created or any(not task.sent for task in self.tasks):
+            await self.send()
+        async for group in self._looks(timeout):
+            counts = {count["state"]: count["count"] for count in group["progress"]["counts"]}
+            if group["finishedAt"] or not any(counts.values()):
+                return self
+            if (
+                counts.get("FAILED")
+                and not MOVING & {state for state, n in counts.items() if n}
+                and not group["isPaused"]
+            ):
+                raise GroupStuck(self.name, await self._failed())
+        raise AssertionError("unreachable")
+
+    async def _ask(self, document: str, variables: Json, *, wait: float = 0) -> Json:
+        return await self._crew._api().ask(document, variables, wait=wait, patience=ASK_SECONDS)
+
+    async def _failed(self) -> list[TaskFailed]:
+        found = (await self._ask(FAILED_TASKS, {"id": self.id}))["tasks"]["nodes"]
+        return [TaskFailed(task["name"], task["state"], errors_of(task)) for task in found]
+
+    async def _looks(self, timeout: float | None) -> Any:
+        """The group now, and again whenever something in it may have ended."""
+        async for _ in self._news(timeout, self.id, None):
+            found = (await self._ask(GROUP, {"id": self.id}))["taskGroup"]
+            if found is None:
+                raise Refused(f"no task group {self.id}", "NOT_FOUND", ("id",))
+            yield found
+
+    async def _ended(self, task: Draft[Any], timeout: float | None) -> Ended:
+        if not task.sent:
+            await self.send()
+        async for _ in self._news(timeout, self.id, task.id):
+            found = (await self._ask(TASK, {"id": task.id}))["task"]
+            if found is None:
+                raise Refused(f"no task {task.id}", "NOT_FOUND", ("id",))
+            if found["state"] in ENDED:
+                return Ended(found["name"], found["state"], found["output"], errors_of(found))
+        raise AssertionError("unreachable")
+
+    async def _output(self, task: Draft[Any], timeout: float | None) -> Any:
+        ended = await self._ended(task, timeout)
+        if ended.state != "SUCCEEDED":
+            raise TaskFailed(ended.name, ended.state, ended.errors)
+        return ended.output
+
+    async def _news(self, timeout: float | None, group: str, task: str | None) -> Any:
+        """Yields at once, and whenever it is time to look again: by the event log, or every so often without it."""
+        give_up = None if timeout is None else time.monotonic() + timeout
+        wanted: Json = {"groupId": group, "kinds": ENDING}
+        if task:
+            wanted["taskIds"] = [task]
+        cursor: str | None = None
+        looks, has_events = 0, True
+        while True:
+            left = WAIT_SECONDS if give_up is None else give_up - time.monotonic()
+            if left <= 0 and looks:
+                raise TimeoutError(f"{self.name} is not finished after {timeout:g} s")
+            if has_events:
+                try:
+                    cursor = await self._events(cursor, wanted, min(WAIT_SECONDS, max(0.0, left)))
+                except Refused as refused:
+                    # CURSOR_EXPIRED says to read afresh; a server without the event log knows no such field.
+                    has_events = refused.code == "CURSOR_EXPIRED"
+                    cursor = None
+            elif looks:
+                await asyncio.sleep(min(pause(looks, first=0.1, longest=2.0), max(0.0, left)))
+            looks += 1
+            yield None
+
+    async def _events(self, cursor: str | None, wanted: Json, wait: float) -> str:
+        """Waits for an event after the cursor; the cursor to go on from."""
+        asked = {"after": cursor, "filter": wanted, "waitSeconds": wait}
+        batch = (await self._ask(EVENTS_POLL, asked, wait=wait))["taskEvents"]
+        found: str = batch["cursor"]
+        return found
+
+
+def errors_of(task: Json) -> list[Any]:
+    return [error["error"] for error in task["errors"]]
+
+
+def with_current_trace(task: Json) -> Json:
+    here = tracing.current()
+    metadata = task.get("metadata", {})
+    return {**task, "metadata": {**here, **metadata}} if here and isinstance(metadata, dict) else task

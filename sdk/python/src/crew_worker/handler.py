@@ -1,0 +1,39 @@
+"""A function that does the tasks of one channel; plain functions run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from crew_worker import tracing
+from crew_worker.task import Task
+
+Function = Callable[[Task], Any]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """`concurrency`: at most so many at once in this worker; None shares the worker's own number with other channels."""
+
+    channel: str
+    function: Function
+    concurrency: int | None = None
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
+            getattr(self.function, "__call__", None)  # noqa: B004
+        )
+
+    async def __call__(self, task: Task, threads: Executor | None = None) -> Any:
+        with tracing.attempt(task):
+            if self.is_async:
+                return await self.function(task)
+            call = functools.partial(contextvars.copy_context().run, self.function, task)
+            return await asyncio.get_running_loop().run_in_executor(threads, call)

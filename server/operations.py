@@ -1,0 +1,239 @@
+"""GraphQL operations, whichever way they came: read, run, and written as bodies. On our own schema, compiled where that is covered.
+
+A body is read by orjson, and by the slower exact reader where that would lose something: integers beyond 64 bits, lone
+surrogates. What they hold is then refused with the path of the field, not as broken JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute, located_error
+from graphql.execution import Executor, create_source_event_stream
+
+from schema.compiled import Compiled, NotCovered
+from schema.context import Context, Services
+from schema.errors import formatted, refused_request
+from server.documents import Document, Documents
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+class Refusal(Exception):
+    """A request that is not GraphQL. `status` and `headers` are for HTTP."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers or {}
+
+
+class Params:
+    """One operation to run."""
+
+    __slots__ = ("operation_name", "query", "variables")
+
+    def __init__(self, given: object) -> None:
+        if not isinstance(given, dict):
+            raise Refusal(400, "BAD_REQUEST", "the body must be a JSON object with a `query`")
+        self.query: str = _typed(given, "query", str, "a string")
+        if not self.query:
+            raise Refusal(400, "BAD_REQUEST", "`query` is missing: send the text of a GraphQL document")
+        self.variables: dict[str, Any] | None = _typed(given, "variables", dict, "an object")
+        self.operation_name: str | None = _typed(given, "operationName", str, "a string")
+        _typed(given, "extensions", dict, "an object")
+
+
+def _typed(given: dict[str, Any], name: str, kind: type[Any], what: str) -> Any:
+    value = given.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise Refusal(400, "BAD_REQUEST", f"`{name}` must be {what}, not {type(value).__name__}")
+    return value
+
+
+class RequestRefused(Exception):
+    """The document or its variables are bad, or the stream cannot go on: `errors` as a response has them."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+    @staticmethod
+    def of(document: Document) -> RequestRefused:
+        return RequestRefused(refused(document.errors, document.code))
+
+
+class Draining(Exception):
+    """The server stops: the stream is to be begun again elsewhere."""
+
+
+@dataclass(slots=True)
+class Told:
+    """One message of a stream: the response, and the cursor behind it if it has one."""
+
+    body: bytes
+    cursor: str | None
+
+
+class Operations:
+    """Runs them on the schema."""
+
+    def __init__(self, schema: GraphQLSchema, services: Callable[[], Services]) -> None:
+        self._schema = schema
+        self._services = services
+        self.documents = Documents(schema)
+
+    async def body(self, document: Document, params: Params) -> tuple[bytes, bool]:
+        """The response of a query or mutation, and whether the request itself was bad."""
+        if document.node is None:
+            return written({"errors": refused(document.errors, document.code)}), True
+        data, errors = await self._answer(document, params)
+        if document.writes(params.operation_name):
+            self._services().core.stir()
+        if data is None and errors and all(e.path is None for e in errors):
+            return written({"errors": refused(errors, "BAD_INPUT")}), True
+        if errors:
+            return written({"errors": [formatted(e) for e in errors], "data": data}), False
+        return written({"data": data}), False
+
+    async def _answer(self, document: Document, params: Params) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
+        """Data and errors: compiled where that is covered, and by the executor."""
+        ready = _compiled_inputs(document, params)
+        if ready is not None:
+            compiled, inputs = ready
+            try:
+                return await compiled.run(Context(self._services()), inputs)
+            except Exception:
+                # A query: the executor says what is wrong and where, and answers the rest.
+                pass
+        done = await self._execute(document, params, None)
+        return done.data, done.errors or []
+
+    async def _execute(self, document: Document, params: Params, root: object) -> ExecutionResult:
+        assert document.node is not None
+        result = execute(
+            self._schema,
+            document.node,
+            root,
+            context_value=Context(self._services()),
+            variable_values=params.variables,
+            operation_name=params.operation_name,
+        )
+        return result if isinstance(result, ExecutionResult) else await result
+
+    # -- streams ----------------------------------------------------------------------------------------------------
+
+    async def stream(
+        self, document: Document, params: Params, transport: str, last_event_id: str | None = None
+    ) -> AsyncGenerator[Told, None]:
+        """The messages of a subscription. Raises RequestRefused, also in the middle, and Draining when the server stops."""
+        if document.node is None:
+            raise RequestRefused.of(document)
+        context = Context(self._services(), last_event_id, transport)
+        ready = _compiled_inputs(document, params)
+        source = await self._source(document, params, context) if ready is None else ready[0].source(context, ready[1])
+        async with aclosing(cast(AsyncGenerator[Any, None], source)) as values:
+            while True:
+                try:
+                    value = await anext(values)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    raise RequestRefused([formatted(_at_root(document, params, error))]) from None
+                yield Told(await self._told(document, params, ready, value), getattr(value, "cursor", None))
+        if self._services().log.draining:
+            raise Draining
+
+    async def _source(self, document: Document, params: Params, context: Context) -> AsyncIterator[Any]:
+        assert document.node is not None
+        executor = Executor.build(
+            self._schema,
+            document.node,
+            context_value=context,
+            raw_variable_values=params.variables,
+            operation_name=params.operation_name,
+        )
+        if isinstance(executor, list):
+            raise RequestRefused(refused(executor, "BAD_INPUT"))
+        found: Any = create_source_event_stream(executor)
+        if hasattr(found, "__await__"):
+            found = await found
+        if isinstance(found, ExecutionResult):
+            raise RequestRefused([formatted(e) for e in found.errors or ()])
+        return cast(AsyncIterator[Any], found)
+
+    async def _told(
+        self, document: Document, params: Params, ready: tuple[Compiled, dict[str, Any]] | None, value: Any
+    ) -> bytes:
+        if ready is not None:
+            try:
+                return written({"data": await ready[0].told(Context(self._services()), ready[1], value)})
+            except Exception:
+                # The executor says what is wrong and where, and answers the rest.
+                pass
+        done = await self._execute(document, params, value)
+        if done.errors:
+            return written({"errors": [formatted(e) for e in done.errors], "data": done.data})
+        return written({"data": done.data})
+
+
+def _at_root(document: Document, params: Params, error: Exception) -> GraphQLError:
+    if isinstance(error, GraphQLError):
+        return error
+    operation = document.operation(params.operation_name)
+    nodes = list(operation.selection_set.selections[:1]) if operation else []
+    return located_error(error, nodes, None)
+
+
+def _compiled_inputs(document: Document, params: Params) -> tuple[Compiled, dict[str, Any]] | None:
+    compiled = document.compiled_operation(params.operation_name)
+    if compiled is None:
+        return None
+    try:
+        return compiled, compiled.inputs(params.variables)
+    except NotCovered:
+        return None
+
+
+def refused(errors: list[GraphQLError], code: str) -> list[dict[str, Any]]:
+    return [refused_request(e, code) for e in errors]
+
+
+def written(answer: dict[str, Any]) -> bytes:
+    """As JSON. An answer may quote what was sent, lone surrogates too: those are written as U+FFFD."""
+    try:
+        return orjson.dumps(answer)
+    except TypeError:
+        return orjson.dumps(_whole(answer))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_whole(k): _whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return value
+
+
+def read(body: bytes) -> object:
+    """JSON. Raises Refusal."""
+    try:
+        if _LONG_NUMBER.search(body):
+            return json.loads(body, parse_constant=_no_constant)
+        return orjson.loads(body)
+    except ValueError:
+        try:
+            return json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise Refusal(400, "BAD_REQUEST", f"the body is not JSON: {error}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

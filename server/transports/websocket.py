@@ -1,0 +1,198 @@
+"""GraphQL over websocket: the graphql-transport-ws protocol, on the path of the HTTP view.
+
+Many operations share a socket; each runs in a task of its own, which ends with the operation or the socket. A socket that says
+nothing is pinged, by a frame of websocket (server/listen.py's keep-alive) and by a message of the protocol, and closed when
+neither is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from server.operations import Draining, Operations, Params, Refusal, RequestRefused, read, written
+
+PROTOCOL = "graphql-transport-ws"
+INIT_SECONDS = 5.0
+PING_SECONDS = 12.0
+"""A ping after so long a silence of the client; closed after as much again."""
+MOST_OPERATIONS = 1000
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, INIT_TIMEOUT = 4400, 4401, 4403, 4406, 4408
+TAKEN, TOO_MANY_INITS, INTERNAL, RESTART, GOING_AWAY = 4409, 4429, 4500, 1012, 1001
+
+
+class Closed(Exception):
+    """The socket is to be closed with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class GraphQLOverWebsocket:
+    """The ASGI application of the path."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        offered = scope.get("subprotocols", [])
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
+        socket = _Socket(self._operations, receive, send)
+        if PROTOCOL not in offered:
+            await socket.close(BAD_SUBPROTOCOL, "Subprotocol not acceptable")
+            return
+        await socket.run()
+
+
+class _Socket:
+    def __init__(self, operations: Operations, receive: Receive, send: Send) -> None:
+        self._operations = operations
+        self._receive = receive
+        self._send = send
+        self._initialised = False
+        self._acknowledged = False
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._heard = 0.0
+        self._closing: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        reading = asyncio.ensure_future(self._read())
+        watching = asyncio.ensure_future(self._watch())
+        try:
+            ends: set[asyncio.Future[Any]] = {reading, watching, self._closing}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tasks = [reading, watching, *self._running.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._closing.done():
+            await self.close(self._closing.result().code, self._closing.result().reason)
+
+    async def close(self, code: int, reason: str) -> None:
+        with suppress(Exception):  # It may be gone.
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    def _close(self, code: int, reason: str) -> None:
+        if not self._closing.done():
+            self._closing.set_result(Closed(code, reason))
+
+    async def _watch(self) -> None:
+        """The client must begin, and must not fall silent."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(INIT_SECONDS)
+        if not self._acknowledged:
+            self._close(INIT_TIMEOUT, "Connection initialisation timeout")
+        self._heard = max(self._heard, loop.time() - INIT_SECONDS)
+        while True:
+            silence = loop.time() - self._heard
+            if silence >= 2 * PING_SECONDS:
+                self._close(INTERNAL, "No answer to pings")
+                return
+            if silence >= PING_SECONDS:
+                await self._tell({"type": "ping"})
+            await asyncio.sleep(PING_SECONDS - silence % PING_SECONDS)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self._heard = asyncio.get_running_loop().time()
+            try:
+                await self._take(_parsed(message.get("text")))
+            except Closed as closed:
+                self._close(closed.code, closed.reason)
+                return
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "connection_init":
+            if self._initialised:
+                raise Closed(TOO_MANY_INITS, "Too many initialisation requests")
+            self._initialised = self._acknowledged = True
+            await self._tell({"type": "connection_ack"})
+        elif kind == "ping":
+            await self._tell({"type": "pong"})
+        elif kind == "subscribe":
+            self._subscribe(message)
+        elif kind == "complete":
+            running = self._running.pop(_id(message), None)
+            if running is not None:
+                running.cancel()
+        elif kind != "pong":
+            raise Closed(BAD_REQUEST, f"Unknown message type {str(kind)[:40]!r}")
+
+    def _subscribe(self, message: dict[str, Any]) -> None:
+        id = _id(message)
+        if not self._acknowledged:
+            raise Closed(UNAUTHORIZED, "Unauthorized")
+        if id in self._running:
+            raise Closed(TAKEN, f"Subscriber for {id[:60]} already exists")
+        if len(self._running) >= MOST_OPERATIONS:
+            raise Closed(BAD_REQUEST, f"More than {MOST_OPERATIONS} operations at once")
+        try:
+            params = Params(message.get("payload"))
+        except Refusal as refusal:
+            raise Closed(BAD_REQUEST, str(refusal)[:100]) from None
+        task = asyncio.create_task(self._run(id, params))
+        self._running[id] = task
+        task.add_done_callback(lambda done: self._ended(id, done))
+
+    def _ended(self, id: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(id) is task:
+            del self._running[id]
+        if not task.cancelled() and task.exception() is not None:
+            self._close(INTERNAL, "Internal server error")
+
+    async def _run(self, id: str, params: Params) -> None:
+        document = self._operations.documents.get(params.query)
+        try:
+            if document.node is None:
+                raise RequestRefused.of(document)
+            if document.is_subscription(params.operation_name):
+                async with aclosing(self._operations.stream(document, params, "websocket")) as stream:
+                    async for told in stream:
+                        await self._next(id, told.body)
+            else:
+                await self._next(id, (await self._operations.body(document, params))[0])
+        except RequestRefused as refusal:
+            await self._text(written({"id": id, "type": "error", "payload": refusal.errors}))
+            return
+        except Draining:
+            self._close(RESTART, "The server stops: connect again")
+            return
+        self._running.pop(id, None)
+        await self._tell({"id": id, "type": "complete"})
+
+    async def _next(self, id: str, body: bytes) -> None:
+        await self._text(b'{"id":%b,"type":"next","payload":%b}' % (orjson.dumps(id), body))
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        await self._text(orjson.dumps(message))
+
+    async def _text(self, text: bytes) -> None:
+        await self._send({"type": "websocket.send", "text": text.decode()})
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    try:
+        message = read((text or "").encode())
+    except (Refusal, UnicodeEncodeError):
+        message = None
+    if not isinstance(message, dict):
+        raise Closed(BAD_REQUEST, "Invalid message received: a JSON object is expected")
+    return message
+
+
+def _id(message: dict[str, Any]) -> str:
+    id = message.get("id")
+    if not isinstance(id, str) or not id:
+        raise Closed(BAD_REQUEST, "Invalid message received: `id` must be a string that is not empty")
+    return id
