@@ -227,8 +227,9 @@ class Creator:
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
         _after(rows, after)
         pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
-        if pairs:
-            await adopt_tasks(connection, ns, pairs)
+        while pairs:
+            moved = await adopt_tasks(connection, ns, pairs)
+            pairs = [pair for pair in pairs if pair[1] in moved]
         feeds = [pair for _, tree in adoptions if tree for pair in tree.feeds]
         if feeds:
             await feed(connection, ns, [(_number(numbers, x), _number(numbers, join)) for x, join in feeds])

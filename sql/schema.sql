@@ -1,5 +1,10 @@
 -- What all migrations make, as pg_dump shows it. Written by `make schema`; a test compares it.
 
+CREATE TABLE public.ahead (
+    ns integer NOT NULL,
+    no bigint NOT NULL
+);
+
 CREATE TABLE public.blocked (
     ns integer NOT NULL,
     no bigint NOT NULL,
@@ -754,6 +759,9 @@ CREATE TABLE public.tick (
     at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+ALTER TABLE ONLY public.ahead
+    ADD CONSTRAINT ahead_pkey PRIMARY KEY (ns, no);
+
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
@@ -882,6 +890,8 @@ CREATE INDEX edge_of_child ON public.edge USING btree (ns, child, place);
 CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
 
 CREATE INDEX failed_by_end ON public.failed USING btree (ns, at, no);
+
+CREATE INDEX feeder_of_join ON public.feeder USING btree (ns, join_no);
 
 CREATE INDEX gone_at ON public.gone USING btree (ns, at);
 

@@ -67,9 +67,10 @@ in_blocked as (
 in_merged as (update merged set rank = $7, remaining = $20 where ns = $1 and no = $2),
 in_failed as (
   update failed x set channel = $5, rank = $7, workgroup = $6, key = t.key from ticket t where x.ns = $1 and x.no = $2),
+-- Stamped, as by lock_parents: whoever waits for the lease to end this attempt reads its rank afresh.
 in_lease as (
   update lease l
-  set remainings = array(
+  set grown = pg_current_xact_id(), remainings = array(
     select case when u.no = $2 then $20::int else u.remaining end
     from unnest(l.nos, l.remainings) with ordinality as u(no, remaining, ord) order by u.ord)
   where $3::int = 3 and l.ns = $1 and l.nos @> array[$2]),
