@@ -23,9 +23,6 @@ from resolvers.dispatch import OFFER_SECONDS, Claim, Dispatcher, Granted, Standi
 from resolvers.gather import Gather
 from resolvers.lease import Finisher
 
-QUIET = 10.0
-"""So long after the last message an empty one follows."""
-
 
 @dataclass(slots=True, eq=False)
 class Stream:
@@ -119,7 +116,7 @@ class Push:
     async def _next(self, stream: Stream) -> Granted:
         """What the dispatcher has for it; nothing when it is quiet for long, or when the stream is over."""
         loop = asyncio.get_running_loop()
-        quiet_at = loop.time() + QUIET
+        quiet_at = loop.time() + self._core.rhythm.quiet
         while not stream.over.is_set() and (left := quiet_at - loop.time()) > 0:
             stream.changed.clear()
             if stream.room <= 0:
