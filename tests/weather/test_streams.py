@@ -20,7 +20,7 @@ GENTLE = ("none", "delay")
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_all_tasks_are_done_once_and_all_events_told_once(dsn: str, fault: str) -> None:
     async with served(dsn, rhythm=Rhythm(quiet=QUIET)) as server:
-        cells = await run(server.url, fault, seed=1, seconds=6, patience=Patience(silence=QUIET + 1))
+        cells = await run(server.url, fault, seed=1, seconds=6, patience=Patience(silence=QUIET + 1), grace=30)
     for cell in cells:
         assert cell.whole, cell
         assert cell.lags
@@ -32,6 +32,6 @@ async def test_packets_are_lost_delayed_doubled_and_overtake_each_other(dsn: str
         pytest.skip(reason)
     link = Link()
     async with behind(link, dsn, seed=1) as url:
-        cells = await run(url, "none", seed=1, seconds=6, patience=Patience(answer=5, ping=5))
+        cells = await run(url, "none", seed=1, seconds=6, patience=Patience(answer=5, ping=5), grace=30)
     assert link.dropped > 20, "the weather was fine"
     assert all(cell.whole and cell.lags for cell in cells), cells

@@ -17,13 +17,13 @@ FAULTS = {
     "black hole": "for 2 s in 4 what is sent vanishes, also from new connections; those open never speak again",
     "refuse": "for 2 s in 4 connections are reset, and new ones refused",
     "truncate": "one response in 8 breaks off at a random byte, after the server has done the work",
-    "half-open": "every 1 to 3 s all open connections go dead without a word on either side, as after a sleep",
+    "half-open": "every 3 to 6 s all open connections go dead without a word on either side, as after a sleep",
 }
 _SPELL = {"stall": 1.0, "black hole": 2.0, "refuse": 2.0}
 _DELAY = 0.1
 _CUT_BYTES = 200, 200_000
 _TRUNCATED = 1 / 8
-_SLEEP = 1.0, 3.0
+_SLEEP = 3.0, 6.0
 
 
 class RoughLine:

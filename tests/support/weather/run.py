@@ -22,8 +22,6 @@ from tests.support.weather.line import RoughLine, rough_line
 Json = dict[str, Any]
 CREATE = "mutation($input: CreateTaskGroupInput!) { createTaskGroup(input: $input) { taskGroup { id } } }"
 DIAMOND = [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["b", "c"])]
-_PATIENCE = 20.0
-"""So long all must have arrived after the last graph came in."""
 
 
 @dataclass
@@ -77,8 +75,11 @@ class Direct:
         await self._http.aclose()
 
 
-async def run(url: str, fault: str, seed: int, seconds: float, patience: Patience) -> list[Cell]:
-    """Graphs come in for so many seconds; all is done before the weather ends. `url` is the server's /graphql."""
+async def run(url: str, fault: str, seed: int, seconds: float, patience: Patience, grace: float) -> list[Cell]:
+    """Graphs come in for so many seconds; all is to be done within `grace` seconds after, before the weather ends.
+
+    `url` is the server's /graphql.
+    """
     direct = Direct(url)
     cursor, _ = await direct.events(None)
     rng = random.Random(seed)
@@ -86,8 +87,8 @@ async def run(url: str, fault: str, seed: int, seconds: float, patience: Patienc
         running = [asyncio.create_task(client.run()) for client in (*workers, *subscribers)]
         try:
             groups = await _produce(direct, [w.name for w in workers], seconds, rng)
-            truth = await _finished(direct, cursor, groups)
-            await _arrived(subscribers, len(truth))
+            truth = await _finished(direct, cursor, groups, grace)
+            await _arrived(subscribers, len(truth), grace)
             cells = [_worker_cell(fault, w, truth) for w in workers]
             return cells + [_subscriber_cell(fault, s, truth) for s in subscribers]
         finally:
@@ -134,9 +135,9 @@ async def _produce(direct: Direct, channels: list[str], seconds: float, rng: ran
     return groups
 
 
-async def _finished(direct: Direct, cursor: str, groups: int) -> list[Json]:
+async def _finished(direct: Direct, cursor: str, groups: int, grace: float) -> list[Json]:
     """The whole log since `cursor`, once all groups have finished; or as it stands when that takes too long."""
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + grace
     truth: list[Json] = []
     while True:
         cursor, more = await direct.events(cursor)
@@ -146,8 +147,8 @@ async def _finished(direct: Direct, cursor: str, groups: int) -> list[Json]:
         await asyncio.sleep(0.1)
 
 
-async def _arrived(subscribers: list[Subscriber], count: int) -> None:
-    give_up = time.monotonic() + _PATIENCE
+async def _arrived(subscribers: list[Subscriber], count: int, grace: float) -> None:
+    give_up = time.monotonic() + grace
     while any(len(s.events) < count for s in subscribers) and time.monotonic() < give_up:
         await asyncio.sleep(0.1)
 
