@@ -78,7 +78,7 @@ def measured(seconds: float, seed: int) -> list[Cell]:
 
 async def over_packets(dsn: str, seconds: float, seed: int) -> list[Cell]:
     link = Link()
-    async with behind(link, dsn, seed) as url:
+    async with behind(link, dsn, seed) as (url, _):
         cells = await run(url, "none", seed, seconds, Patience(answer=5, ping=5), GRACE)
     for cell in cells:
         cell.fault, cell.faults = PACKETS, link.dropped

@@ -98,6 +98,9 @@ class Push:
             )
         offers = await self._entries.add(stream)
         stream.entered = True
+        if not offers:
+            self._beat([stream])
+            return []
         tasks = {t.no: t for t in await read_tasks(self._core.pool, self._core.ns, nos=[o.no for o in offers])}
         again = [
             Standing(StandingRow(o.lease_no, o.until, o.no, o.attempt), tasks[o.no]) for o in offers if o.no in tasks

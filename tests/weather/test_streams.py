@@ -31,7 +31,7 @@ async def test_packets_are_lost_delayed_doubled_and_overtake_each_other(dsn: str
     if reason := why_not():
         pytest.skip(reason)
     link = Link()
-    async with behind(link, dsn, seed=1) as url:
+    async with behind(link, dsn, seed=1) as (url, _):
         cells = await run(url, "none", seed=1, seconds=6, patience=Patience(answer=5, ping=5), grace=30)
     assert link.dropped > 20, "the weather was fine"
     assert all(cell.whole and cell.lags for cell in cells), cells

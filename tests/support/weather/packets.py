@@ -91,8 +91,8 @@ def why_not() -> str | None:
 
 
 @asynccontextmanager
-async def behind(link: Link, dsn: str, seed: int) -> AsyncIterator[str]:
-    """The /graphql of a server process on this database, behind the link."""
+async def behind(link: Link, dsn: str, seed: int) -> AsyncIterator[tuple[str, int]]:
+    """A server process on this database, behind the link: its /graphql, and its process id."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     here = open_tun("crewhere", HERE)
     command = ["unshare", "-n", sys.executable, "-m", "tests.support.weather.packets", str(theirs.fileno())]
@@ -115,7 +115,7 @@ async def behind(link: Link, dsn: str, seed: int) -> AsyncIterator[str]:
                 return False
 
             await until(up, 30)
-        yield f"{url}/graphql"
+        yield f"{url}/graphql", server.pid
     finally:
         server.terminate()
         await server.wait()
