@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -37,7 +36,7 @@ ASKED: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def plans(server: str) -> Iterator[dict[str, Measured]]:
+def plans(server: str) -> dict[str, Measured]:
     async def made() -> dict[str, Measured]:
         dsn = await clone(server)
         c = await asyncpg.connect(dsn, server_settings=SESSION, statement_cache_size=0)
@@ -62,7 +61,7 @@ def plans(server: str) -> Iterator[dict[str, Measured]]:
             await drop(server, dsn)
         return found
 
-    yield asyncio.run(made())
+    return asyncio.run(made())
 
 
 @pytest.mark.parametrize("name", ASKED)
