@@ -146,7 +146,8 @@ class Dispatcher:
             raise
 
     async def _copy(self, waiter: _Waiter, claim: Claim) -> Granted:
-        """Another copy of a claim that waits here already: the same answer, but no longer than this copy may wait."""
+        """Another copy of a claim that waits here already: the same answer, but no longer than this copy may wait. One that
+        may not wait ends the claim: its worker stops, and a proxy may still keep up the copy that the worker cut off."""
         _refuse_other(waiter.claim.asked, claim)
         waiter.askers += 1
         self._set_timer(waiter, claim.wait)
@@ -156,6 +157,8 @@ class Dispatcher:
             while not waiter.answer.done() and self._running is not None and waiter not in self._queue(waiter):
                 rounds: list[asyncio.Future[Any]] = [waiter.answer, self._running]
                 await asyncio.wait(rounds, return_when=asyncio.FIRST_COMPLETED)
+            if not waiter.answer.done() and not claim.wait:
+                self._give_up(waiter)
             if waiter.answer.done():
                 return waiter.answer.result()
         except asyncio.CancelledError:

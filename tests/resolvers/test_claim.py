@@ -287,6 +287,16 @@ async def test_copies_that_wait_together_get_the_same_leases(crew: Crew) -> None
     assert names(await crew.claim(5)) == ["b"]
 
 
+async def test_a_copy_that_may_not_wait_ends_the_claim(crew: Crew) -> None:
+    id = str(uuid.uuid4())
+    first = asyncio.create_task(crew.claim(claimId=id, waitSeconds=20))
+    await waiting(crew)
+    assert await crew.claim(claimId=id) == []
+    assert await asyncio.wait_for(first, 5) == []
+    await crew.create({"name": "a"})
+    assert names(await crew.claim()) == ["a"]
+
+
 async def test_copies_at_two_servers_get_the_same_leases(crew: Crew) -> None:
     id = str(uuid.uuid4())
     async with crew_on(crew.dsn) as other:

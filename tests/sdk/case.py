@@ -161,6 +161,7 @@ class Run:
                 await self.refused()
                 return
             await asyncio.sleep(self.case.get("sendAfter", 0))
+            await self.on(self.case.get("sendOn"))
             self.planned()
             await self.group.send()
             await self.meanwhile()
@@ -235,8 +236,12 @@ class Run:
         assert {name: script.ran[name] for name in case.get("ran", {})} == case.get("ran", {})
         assert {name: script.most[name] for name in case.get("most", {})} == case.get("most", {})
         assert script.stopped == case.get("stopped", [])
-        if "transport" in case:
-            assert self.worker.transport == case["transport"]
+        await self.on(case.get("transport"))
+
+    async def on(self, transport: str | None) -> None:
+        async with asyncio.timeout(SECONDS):
+            while transport and self.worker.transport != transport:
+                await asyncio.sleep(0.02)
 
     async def until(self, wanted: Json) -> None:
         give_up = time.monotonic() + SECONDS

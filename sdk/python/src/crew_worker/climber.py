@@ -64,19 +64,17 @@ class Climber:
             "channels": pool.channels,
             "limit": pool.slots + pool.settings.prefetch,
             "leaseSeconds": pool.settings.lease_seconds,
-            "holding": sorted(pool.pushed),
+            "holding": sorted(pool.in_hand),
         }
         try:
             async with OPENERS[rung](pool.api, CLAIMED_TASKS, {"input": wanted}) as data:
-                pool.streaming = True
+                pool.stream_stands()
                 self.now = rung
-                await pool.stop_polling()
                 log.info("tasks come by %s", rung)
                 async for said in data:
                     pool.take(said["claimedTasks"]["leases"], pushed=True)
         except (stream.Broken, Refused) as why:
             log.log(logging.INFO if pool.streaming else logging.DEBUG, "tasks come by long poll (%s)", why)
         finally:
-            pool.streaming = False
             self.now = "long-poll"
-            pool.start_polling()
+            pool.stream_ended()

@@ -4,7 +4,8 @@ Two loops, so that no result ever waits behind a long poll:
 
     courier   sends what has ended and, in the same document, claims for the slots that are free now (without waiting)
     poller    waits for tasks with a long poll while there are free slots and nothing to send; a stream takes its place
-              while one holds (climber.py)
+              while one holds (climber.py). The poll that is out then is left to end by itself: cut off, it might be
+              claimed for by a proxy that has not noticed
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Pool:
         self._changed = asyncio.Event()
         self.streaming = False
         self.stopping = False
-        self.pushed: set[str] = set()
-        """The pushed leases in hand, their results not yet answered."""
+        self.in_hand: set[str] = set()
+        """The leases that came, their results not yet answered."""
         self.polling: asyncio.Task[None] | None = None
         self.polled = asyncio.Event()
         """A poll was answered: the server is there."""
@@ -113,8 +114,7 @@ class Pool:
         due = self._keeper.due_for(pushed=pushed)
         held = Held(task, due, give_up=lambda code: self._lose(run, code), give_back=lambda: self._give_back(run))
         run = Run(lease, task, held)
-        if pushed:
-            self.pushed.add(task.lease_id)
+        self.in_hand.add(task.lease_id)
         self._keeper.keep(held)
         return run
 
@@ -127,7 +127,7 @@ class Pool:
         """Its result would count for nothing: stop the handler."""
         run.lost = code
         self._keeper.drop(run.task.lease_id)
-        self.pushed.discard(run.task.lease_id)
+        self.in_hand.discard(run.task.lease_id)
         run.task._cancelled.set()
         if run.work:
             run.task.log.warning("the lease is %s: the handler is stopped", code)
@@ -216,9 +216,9 @@ class Pool:
 
     async def poll(self) -> None:
         """The poller."""
-        while not self.stopping:
-            await self._until(lambda: self.free > 0 and self.outbox.at_rest.is_set())
-            if self.stopping:
+        while not (self.stopping or self.streaming):
+            await self._until(lambda: self.streaming or (self.free > 0 and self.outbox.at_rest.is_set()))
+            if self.stopping or self.streaming:
                 return
             limit = self.free
             self._reserved += limit
@@ -305,7 +305,7 @@ class Pool:
                     self._refused(result, Refused(error["message"], error["code"], error["path"] or ()))
 
     def _answered(self, result: Result, error: Json | None) -> None:
-        self.pushed.discard(result.lease)
+        self.in_hand.discard(result.lease)
         if error is not None and result.field != "releaseLeases":
             log.warning("the result of lease %s came too late (%s): %s", result.lease, error["code"], error["message"])
 
@@ -313,10 +313,21 @@ class Pool:
         """The lease still stands: the attempt fails with the server's own words."""
         log.error("%s of lease %s was refused: %s", result.field, result.lease, refused)
         if result.field == "releaseLeases" or (result.fallback and result.field == "failTasks"):
-            self.pushed.discard(result.lease)
+            self.in_hand.discard(result.lease)
             return
         told = {"code": refused.code, "message": refused.message, "path": [str(step) for step in refused.path]}
         self.outbox.put(outbox.failed({"lease": result.lease, "error": told}, fallback=True))
+
+    # -- streams
+
+    def stream_stands(self) -> None:
+        """Tasks come by a stream from now on."""
+        self.streaming = True
+        self._changed.set()
+
+    def stream_ended(self) -> None:
+        self.streaming = False
+        self.start_polling()
 
     # -- the end
 

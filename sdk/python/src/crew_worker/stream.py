@@ -21,8 +21,8 @@ from websockets.typing import Subprotocol
 from crew_worker.api import Api, Json, is_loopback, refusal
 
 OPEN_SECONDS = 10.0
-# The server says something well within 30 s.
-SILENCE_SECONDS = 35.0
+# A quiet stream carries an empty payload after so long.
+QUIET_SECONDS = 10.0
 PING_SECONDS = 10.0
 
 
@@ -40,7 +40,7 @@ class Open(Protocol):
 
 @contextlib.asynccontextmanager
 async def websocket(api: Api, document: str, variables: Json) -> AsyncIterator[AsyncIterator[Json]]:
-    """Over a websocket. Pings notice a dead line within 20 s."""
+    """Over a websocket. Pings notice a dead line within 20 s, and a watchdog a stream that says nothing."""
     url = "ws" + api.url.removeprefix("http")
     keep = {name: value for name, value in api.headers.items() if name in ("authorization", "crew-namespace")}
     try:
@@ -62,7 +62,7 @@ async def websocket(api: Api, document: str, variables: Json) -> AsyncIterator[A
                     pass
             subscription = {"query": document, "variables": variables}
             await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": subscription}))
-            yield _socket_data(socket)
+            yield _socket_data(socket, QUIET_SECONDS + api.silence)
             await socket.send(json.dumps({"id": "1", "type": "complete"}))
     except (WebSocketException, OSError, TimeoutError) as error:
         raise Broken(f"websocket: {type(error).__name__} {error}".strip()) from error
@@ -76,9 +76,14 @@ async def _message(socket: ClientConnection) -> Json:
     return said
 
 
-async def _socket_data(socket: ClientConnection) -> AsyncIterator[Json]:
+async def _socket_data(socket: ClientConnection, silence: float) -> AsyncIterator[Json]:
     while True:
-        said = await _message(socket)
+        async with asyncio.timeout(silence):
+            said = await _message(socket)
+            while said.get("type") in ("ping", "pong"):
+                if said["type"] == "ping":
+                    await socket.send(json.dumps({"type": "pong"}))
+                said = await _message(socket)
         match said.get("type"):
             case "next":
                 yield _data(said["payload"])
@@ -86,15 +91,13 @@ async def _socket_data(socket: ClientConnection) -> AsyncIterator[Json]:
                 raise refusal(said["payload"][0])
             case "complete":
                 raise Broken("websocket: the server ended the stream")
-            case "ping":
-                await socket.send(json.dumps({"type": "pong"}))
 
 
 @contextlib.asynccontextmanager
 async def sse(api: Api, document: str, variables: Json) -> AsyncIterator[AsyncIterator[Json]]:
-    """Over server-sent events, distinct connections mode. 35 s of silence end it."""
+    """Over server-sent events, distinct connections mode. A watchdog notices a line that says nothing."""
     headers = {**api.headers, "accept": "text/event-stream"}
-    timeout = httpx.Timeout(OPEN_SECONDS, read=SILENCE_SECONDS)
+    timeout = httpx.Timeout(OPEN_SECONDS, read=QUIET_SECONDS + api.silence)
     body = {"query": document, "variables": variables}
     try:
         async with api.http.stream("POST", api.url, json=body, headers=headers, timeout=timeout) as response:

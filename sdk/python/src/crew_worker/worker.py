@@ -110,6 +110,8 @@ class Worker:
                 await asyncio.gather(*(pool.stop() for pool in self.pools))
                 await self._finish()
             finally:
+                for pool in self.pools:
+                    pool.stopping = True
                 await end([keeping, *couriers, *climbing, *(pool.polling for pool in self.pools if pool.polling)])
                 threads.shutdown(wait=False, cancel_futures=True)
         if error:
