@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from db import update as rows
+from db.create import ParentRow
 from db.key import lock_keys, merge_ready, tasks_with_keys
 from db.pool import Connection
 from db.reset import parents_of
@@ -23,7 +24,7 @@ from resolvers import check
 from resolvers.core import Core
 from resolvers.create import READY, SCHEDULED
 from resolvers.delete import fold
-from resolvers.draft import ALLOW, BLOCK, CANCEL, REJECT
+from resolvers.draft import ALLOW, BLOCK, CANCEL, REJECT, RUN
 from resolvers.errors import BadInput, Conflict, DuplicateKey, NotFound, Path
 from resolvers.follow import After, cancel_under, lock_all_parents, recount
 
@@ -139,20 +140,53 @@ async def update_task(core: Core, task_id: object, given: Given) -> int:
 
     async def work(connection: Connection) -> tuple[int, After]:
         after = After()
+        parents: list[ParentRow] = []
+        if "on_parent_failure" in change.given:
+            # Before its own place: leases are locked first.
+            parents = await _lock_parents(connection, core.ns, uuid, [])
         took_out = not _TICKET.isdisjoint(change.given)
         no, stood = await _lock(connection, core.ns, uuid, take_out=took_out)
         old = await rows.task_to_change(connection, core.ns, no)
         if old is None:
             raise _no_task(uuid)
+        if "on_parent_failure" in change.given:
+            # Those that it has adopted meanwhile.
+            parents += await _lock_parents(connection, core.ns, uuid, [row.no for row in parents])
         if change.given:
             new = change.of(old, channels, workgroups)
             _refuse_bound(uuid, stood, old, new)
-            await _change(connection, core.ns, after, no, stood, took_out, old, new)
+            await _change(connection, core.ns, after, Changing(no, stood, took_out, parents), old, new)
         return no, after
 
     no, after = await core.pool.run(work, transaction=True)
     after.tell(core)
     return no
+
+
+@dataclass(slots=True)
+class Changing:
+    """A task that is locked."""
+
+    no: int
+    stood: StandRow
+    took_out: bool
+    """It stands nowhere, if it was ready or delayed."""
+    parents: list[ParentRow]
+    """All of them, locked, where it is told otherwise what their failure does."""
+
+    def hangs_anew(self, old: ChangingRow, new: ChangingRow) -> bool:
+        """Whether it is counted afresh for how many it waits."""
+        if new.on_parent_failure == old.on_parent_failure:
+            return False
+        if self.stood.state == BLOCKED:
+            return True
+        waits = new.on_parent_failure != RUN and any(row.place != "succeeded" for row in self.parents)
+        return waits and self.stood.state in WAITING
+
+
+async def _lock_parents(connection: Connection, ns: int, uuid: UUID, without: list[int]) -> list[ParentRow]:
+    found = await numbers_of_tasks(connection, ns, [uuid])
+    return await lock_all_parents(connection, ns, await parents_of(connection, ns, found, without=without))
 
 
 async def _lock(connection: Connection, ns: int, uuid: UUID, *, take_out: bool) -> tuple[int, StandRow]:
@@ -184,22 +218,11 @@ def _refuse_bound(uuid: UUID, stood: StandRow, old: ChangingRow, new: ChangingRo
 
 
 async def _change(
-    connection: Connection,
-    ns: int,
-    after: After,
-    no: int,
-    stood: StandRow,
-    took_out: bool,
-    old: ChangingRow,
-    new: ChangingRow,
+    connection: Connection, ns: int, after: After, task: Changing, old: ChangingRow, new: ChangingRow
 ) -> None:
+    no, stood = task.no, task.stood
     if (old.channel, old.key) != (new.channel, new.key):
         await _take_key(connection, ns, no, stood, old, new)
-    hangs_anew = new.on_parent_failure != old.on_parent_failure and stood.state in WAITING
-    lost: list[int] = []
-    if hangs_anew:
-        parents = await lock_all_parents(connection, ns, await parents_of(connection, ns, [no], without=[]))
-        lost = [row.no for row in parents if row.place in ("failed", "cancelled")]
     if new.weight != old.weight:
         await fold(connection, ns)
     more = new.max_attempts - old.max_attempts
@@ -208,7 +231,8 @@ async def _change(
     if new.run_after != old.run_after and stood.state in WAITING:
         stood.run_at = _later(new.run_after, None if stood.run_at == old.run_after else stood.run_at)
     await rows.change_task(connection, ns, no, stood.state, new, stood.remaining, stood.run_at)
-    if took_out and stood.state in (SCHEDULED, READY):
+    hangs_anew = task.hangs_anew(old, new)
+    if task.took_out and stood.state in (SCHEDULED, READY):
         placed = await rows.place_again(connection, ns, no, stood, blocked=hangs_anew)
         if placed.state == READY:
             after.places.append((placed.channel, placed.rank, no))
@@ -221,6 +245,7 @@ async def _change(
     if hangs_anew:
         await recount(connection, ns, after, [no])
         if new.on_parent_failure == CANCEL:
+            lost = [row.no for row in task.parents if row.place in ("failed", "cancelled")]
             await cancel_under(connection, ns, after, lost)
 
 

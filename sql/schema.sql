@@ -282,7 +282,7 @@ CREATE VIEW public.group_tail AS
            FROM ((public.group_fold f
              JOIN public.event e ON (((e.ns = f.ns) AND (e.xid >= pg_snapshot_xmin(f.upto)) AND (NOT pg_visible_in_snapshot(e.xid, f.upto)))))
              CROSS JOIN LATERAL UNNEST(e.nos, e.groups) u(no, group_no))
-          WHERE ((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0)))
+          WHERE (((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0))) AND (e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()))
           GROUP BY e.ns, u.group_no, e.was, e.state) i
   GROUP BY ns, group_no;
 

@@ -225,7 +225,12 @@ ARGUMENTS = {
     "TaskGroup.tasks(first)": ('{{ taskGroup(id: "{2}") {{ tasks{0} {{ nodes {{ name }} }} }} }}', "first: null"),
     "TaskGroup.graph(limit)": ('{{ taskGroup(id: "{2}") {{ graph{0} {{ nodes {{ name }} }} }} }}', "limit: null"),
 }
-ELSEWHERE = {"Lease.parents(first)", "Mutation.retryTasks(attempts)", "Mutation.cancelTasks(descendants)"}
+ELSEWHERE = {
+    "Lease.parents(first)",
+    "Mutation.retryTasks(attempts)",
+    "Mutation.cancelTasks(descendants)",
+    "Mutation.retryTaskGroup(attempts)",
+}
 
 
 def test_every_default_of_an_argument_is_tested_here() -> None:
