@@ -87,6 +87,8 @@ class LinkCountRow:
     no: int
     parents: int
     children: int
+    results: int
+    """Of parents that a copy has none of: what was kept of them."""
 
 
 @dataclass(slots=True)

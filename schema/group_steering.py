@@ -1,4 +1,4 @@
-"""What people do to whole groups: retry, reset, cancel, delete."""
+"""What people do to whole groups, and what answers with one: retry, reset, cancel, delete, pluck."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 
 from db.group import read_groups
-from resolvers import delete, reset, steer
+from resolvers import delete, pluck, reset, steer
 from resolvers.errors import NotFound
 from schema.context import Info
 from schema.group import TaskGroup, TaskGroupPayload
@@ -68,3 +68,15 @@ class GroupSteering:
     )
     async def delete_task_group(self, info: Info, id: Annotated[strawberry.ID, _id]) -> DeletePayload | None:
         return DeletePayload(deleted_tasks=await delete.delete_group(info.context.core, id))
+
+    @strawberry.mutation(
+        description=(
+            "Copy one task alone into a paused group of its own, with its parents' results as they are now, to run it again and "
+            "again while debugging: resume the group, and reset it for the next run. The copy is a seed, never merges, and has no "
+            "runAfter."
+        )
+    )
+    async def pluck_task(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The task's UUID.")]
+    ) -> TaskGroupPayload | None:
+        return await _payload(info, await pluck.pluck(info.context.services.creator, id), 1)

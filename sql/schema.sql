@@ -414,6 +414,18 @@ CREATE TABLE public.pause (
     ref bigint NOT NULL
 );
 
+CREATE TABLE public.plucked (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    place integer NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    channel text NOT NULL,
+    state smallint NOT NULL,
+    input json,
+    output json
+);
+
 CREATE TABLE public.progress (
     ns integer NOT NULL,
     no bigint NOT NULL,
@@ -830,6 +842,9 @@ ALTER TABLE ONLY public.parked
 
 ALTER TABLE ONLY public.pause
     ADD CONSTRAINT pause_pkey PRIMARY KEY (ns, kind, ref);
+
+ALTER TABLE ONLY public.plucked
+    ADD CONSTRAINT plucked_pkey PRIMARY KEY (ns, no, place);
 
 ALTER TABLE ONLY public.progress
     ADD CONSTRAINT progress_pkey PRIMARY KEY (ns, no);

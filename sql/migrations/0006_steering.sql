@@ -10,6 +10,20 @@ create table ahead (
   primary key (ns, no)
 );
 
+-- Of a task that was plucked: at place 0 the one that it is a copy of, from 1 on what the parents of that had produced then.
+create table plucked (
+  ns int not null,
+  no bigint not null,
+  place int not null,
+  id uuid not null,
+  name text not null,
+  channel text not null,
+  state smallint not null,
+  input json,
+  output json,
+  primary key (ns, no, place)
+);
+
 -- As before (0003), but without what the asking transaction has written itself: one that folds and goes on has all of its own events
 -- folded later (fold_groups).
 create or replace view group_tail as

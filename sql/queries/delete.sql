@@ -122,6 +122,7 @@ runs_no_more as (delete from ahead x using gone g where x.ns = $1 and x.no = g.n
 keys as (
   delete from keyed k using t where t.key is not null and k.ns = $1 and k.channel = t.channel and k.key = t.key and k.no = t.no),
 pauses as (delete from pause p using gone g where p.ns = $1 and p.kind = 1 and p.ref = g.no),
+copied as (delete from plucked x using gone g where x.ns = $1 and x.no = g.no),
 lighter as (
   update group_tally x set weight = x.weight - o.weight, settled_weight = x.settled_weight - o.settled_weight
   from (

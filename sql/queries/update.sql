@@ -82,6 +82,7 @@ remembered as (
   insert into keyed (ns, channel, key, no)
   select $1, $5, $8, $2 from ticket t
   where $8 is not null and $3 not in (5, 7) and (t.old_key is distinct from $8 or t.old_channel <> $5)
+    and not exists (select from plucked x where x.ns = $1 and x.no = $2)
   on conflict do nothing),
 counted as (
   insert into tally as x (ns, ref, state, n)

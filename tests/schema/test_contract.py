@@ -48,7 +48,6 @@ NOT_YET: frozenset[str] = frozenset(
         "Mutation.deleteExpiredTaskGroups",
         "Mutation.deleteOperator",
         "Mutation.deleteSchedule",
-        "Mutation.pluckTask",
         "Mutation.revokeApiKey",
         "Mutation.triggerSchedule",
         "Mutation.updateOperator",
