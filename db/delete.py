@@ -44,8 +44,8 @@ async def lock_group(connection: Connection, ns: int, group_id: UUID) -> int | N
     return rows[0]["group_no"] if rows else None
 
 
-async def numbers_of_group(connection: Connection, ns: int, group_no: int) -> list[MemberRow]:
-    return [MemberRow(*row) for row in await connection.fetch(statement("delete", "numbers_of_group"), ns, group_no)]
+async def numbers_of_groups(connection: Connection, ns: int, group_nos: list[int]) -> list[MemberRow]:
+    return [MemberRow(*row) for row in await connection.fetch(statement("delete", "numbers_of_groups"), ns, group_nos)]
 
 
 async def lock_leases_of(connection: Connection, ns: int, nos: list[int]) -> None:

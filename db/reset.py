@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from db.delete import Taken
 from db.lease import FreedRow
-from db.pool import Connection
+from db.pool import Connection, Pool
 from db.statements import statement
 
 
@@ -55,3 +55,7 @@ async def wait_again(connection: Connection, ns: int, nos: list[int]) -> list[in
 
 async def tell_of_group(connection: Connection, ns: int, group_no: int, kind: int) -> None:
     await connection.execute(statement("reset", "tell_of_group"), ns, group_no, kind)
+
+
+async def forget_ended_ahead(pool: Pool, ns: int) -> None:
+    await pool.fetch(statement("reset", "forget_ended_ahead"), ns)

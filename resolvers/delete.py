@@ -52,20 +52,20 @@ async def delete_group(core: Core, group_id: object) -> int:
         group_no = await rows.lock_group(connection, core.ns, uuid)
         if group_no is None:
             raise NotFound(f"no task group {uuid}: it never was, or is deleted already", ("id",))
-        return await delete_locked(connection, core.ns, after, [group_no]), after
+
+        async def members() -> list[int]:
+            return [row.no for row in await rows.numbers_of_groups(connection, core.ns, [group_no])]
+
+        taken = await take(connection, core.ns, after, members)
+        return await delete_groups_taken(connection, core.ns, [group_no], taken), after
 
     deleted, after = await core.pool.run(work, transaction=True, planned=True)
     after.tell(core)
     return deleted
 
 
-async def delete_locked(connection: Connection, ns: int, after: After, group_nos: Sequence[int]) -> int:
-    """Groups that are locked, with all their tasks; how many those were."""
-
-    async def members() -> list[int]:
-        return [row.no for group_no in group_nos for row in await rows.numbers_of_group(connection, ns, group_no)]
-
-    taken = await take(connection, ns, after, members)
+async def delete_groups_taken(connection: Connection, ns: int, group_nos: Sequence[int], taken: Taken) -> int:
+    """Groups that are locked, with all their tasks, which were taken; how many those are."""
     await fold(connection, ns)
     counts: dict[tuple[int, int], rows.CountRow] = {}
     for part in _parts(taken):

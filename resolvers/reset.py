@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from db import reset as rows
-from db.delete import Taken, lock_group, numbers_of_group
+from db.delete import Taken, lock_group, numbers_of_groups
 from db.key import merge_ready, remember_keys
 from db.pool import Connection
 from resolvers import check
@@ -57,7 +57,7 @@ async def reset_group(core: Core, group_id: object) -> tuple[UUID, int]:
             raise NotFound(f"no task group {uuid}", ("id",))
 
         async def look() -> Scope:
-            members = await numbers_of_group(connection, core.ns, group_no)
+            members = await numbers_of_groups(connection, core.ns, [group_no])
             every = {row.no for row in members}
             seeds = {row.no for row in members if row.is_seed}
             gone = every - seeds if seeds else set(await rows.spawned_below(connection, core.ns, list(every)))

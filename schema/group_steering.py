@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 
 from db.group import read_groups
-from resolvers import delete, pluck, reset, steer
+from resolvers import delete, pluck, reset, retention, steer
 from resolvers.errors import NotFound
 from schema.context import Info
 from schema.group import TaskGroup, TaskGroupPayload
@@ -80,3 +80,22 @@ class GroupSteering:
         self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The task's UUID.")]
     ) -> TaskGroupPayload | None:
         return await _payload(info, await pluck.pluck(info.context.services.creator, id), 1)
+
+    @strawberry.mutation(
+        description=(
+            "Delete groups finished more than so many days ago; with `unfinished` also those created so long ago that are not "
+            "finished and have nothing running. It goes batch by batch: a call that is cut short can be repeated. The server does "
+            "the first by itself where retention is switched on."
+        )
+    )
+    async def delete_expired_task_groups(
+        self,
+        info: Info,
+        older_than_days: Annotated[float, strawberry.argument(description="How many days ago, 0 to 36,600.")],
+        unfinished: Annotated[
+            bool | None, strawberry.argument(description="Also those that are not finished and have nothing running.")
+        ] = False,
+    ) -> DeletePayload | None:
+        core = info.context.core
+        deleted = await retention.delete_expired_groups(core, older_than_days, unfinished=bool(unfinished))
+        return DeletePayload(deleted_tasks=deleted)

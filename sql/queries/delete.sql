@@ -6,9 +6,9 @@
 -- Nobody makes tasks in it from now on (create_tasks). $1 ns $2 id
 select group_no from task_group where ns = $1 and id = $2::uuid for update;
 
--- name: numbers_of_group
--- Its tasks. $1 ns $2 group number
-select no, is_seed from task where ns = $1 and group_no = $2::bigint order by no;
+-- name: numbers_of_groups
+-- Their tasks. $1 ns $2 group numbers
+select no, is_seed from task where ns = $1 and group_no = any ($2::bigint[]) order by no;
 
 -- name: lock_leases_of
 -- First of all, in order: the leases of these tasks, of their parents and of their children. $1 ns $2 numbers

@@ -144,3 +144,11 @@ where exists (
 -- name: tell_of_group
 -- One event for the whole of it. $1 ns $2 group number $3 kind
 insert into event (ns, kind, groups) values ($1, $3::smallint, array[$2::bigint]);
+
+-- name: forget_ended_ahead
+-- Those that are settled do not start anew. $1 ns
+with gone as (
+  delete from ahead where ctid = any (array(
+    select a.ctid from ahead a join done d on d.ns = $1 and d.no = a.no where a.ns = $1 order by a.no for update of a skip locked))
+  returning no)
+select count(*)::int as n from gone;

@@ -45,7 +45,6 @@ NOT_YET: frozenset[str] = frozenset(
         "Mutation.createApiKey",
         "Mutation.createOperator",
         "Mutation.createSchedule",
-        "Mutation.deleteExpiredTaskGroups",
         "Mutation.deleteOperator",
         "Mutation.deleteSchedule",
         "Mutation.revokeApiKey",

@@ -230,6 +230,7 @@ ELSEWHERE = {
     "Mutation.retryTasks(attempts)",
     "Mutation.cancelTasks(descendants)",
     "Mutation.retryTaskGroup(attempts)",
+    "Mutation.deleteExpiredTaskGroups(unfinished)",
 }
 
 

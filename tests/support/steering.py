@@ -90,3 +90,14 @@ UPDATE = "mutation($input: UpdateTaskInput!) { updateTask(input: $input) { task 
 async def update(crew: Crew, id: str, fields: str = "state", **changes: Any) -> dict[str, Any]:
     answer = await crew.ask(UPDATE % fields, input={"id": id, **changes})
     return dict(answer["updateTask"]["task"])
+
+
+DELETE_EXPIRED = (
+    "mutation($days: Float!, $unfinished: Boolean) "
+    "{ deleteExpiredTaskGroups(olderThanDays: $days, unfinished: $unfinished) { deletedTasks } }"
+)
+
+
+async def delete_expired(crew: Crew, days: float, *, unfinished: bool | None = None) -> int:
+    answer = await crew.ask(DELETE_EXPIRED, days=days, unfinished=unfinished)
+    return int(answer["deleteExpiredTaskGroups"]["deletedTasks"])
