@@ -50,6 +50,7 @@ export class Climber {
       for (const rung of rungs) {
         const began = now();
         await this.standOn(rung, signal);
+        if (signal.aborted) return;
         if (now() - began >= HELD_SECONDS) {
           failures = -1;
           break;

@@ -69,6 +69,8 @@ function socketOf(api: Api): typeof WebSocket {
   return class extends WebSocket {
     constructor(url: string, protocols: string[]) {
       super(url, protocols, options);
+      // What goes wrong is told by the close that follows, also after graphql-ws has stopped listening.
+      this.on("error", () => {});
       const messages = { set: (take: (event: unknown) => void) => listen(this, take) };
       Object.defineProperty(this, "onmessage", messages);
     }
