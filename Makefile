@@ -12,7 +12,7 @@ help: ## this list
 
 setup: $(STAMP) ## .venv with the `crew` command, locked dependencies, GraphiQL's files, sdk/js built
 
-$(STAMP): requirements.lock pyproject.toml graphiql/package-lock.json graphiql/install.py graphiql/index.html graphiql/page.js sdk/js/package-lock.json
+$(STAMP): requirements.lock pyproject.toml graphiql/package-lock.json graphiql/install.py graphiql/index.html graphiql/page.js graphiql/page.css sdk/js/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Crew needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

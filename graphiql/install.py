@@ -15,13 +15,15 @@ TARGET = HERE.parent / "server" / "static" / "graphiql"
 MODULES = HERE / "node_modules"
 STAMP = TARGET / ".installed"
 
-OWN = ("index.html", "page.js")
+OWN = ("index.html", "page.js", "page.css")
 BUNDLES = {
     "react.js": "react/umd/react.production.min.js",
     "react-dom.js": "react-dom/umd/react-dom.production.min.js",
+    "graphql-ws.js": "graphql-ws/umd/graphql-ws.min.js",
     "graphiql.js": "graphiql/graphiql.min.js",
     "graphiql.css": "graphiql/graphiql.min.css",
     "LICENSE.graphiql.txt": "graphiql/LICENSE",
+    "LICENSE.graphql-ws.txt": "graphql-ws/LICENSE.md",
 }
 
 

@@ -40,6 +40,8 @@ class Rhythm:
     """How often hot tables are looked at for dead rows."""
     worker_silence: float = 60.0
     """A worker not heard of for so long is not alive."""
+    quiet: float = 10.0
+    """So long after the last message of a stream an empty one follows."""
 
 
 @dataclass

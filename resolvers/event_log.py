@@ -41,6 +41,7 @@ class EventLog:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.quiet = core.rhythm.quiet
         self._listeners = 0
         self._warm_until = 0.0
         self._stirred = asyncio.Event()

@@ -23,9 +23,6 @@ from resolvers.dispatch import OFFER_SECONDS, Claim, Dispatcher, Granted, Standi
 from resolvers.gather import Gather
 from resolvers.lease import Finisher
 
-QUIET = 10.0
-"""So long after the last message an empty one follows."""
-
 
 @dataclass(slots=True, eq=False)
 class Stream:
@@ -101,6 +98,9 @@ class Push:
             )
         offers = await self._entries.add(stream)
         stream.entered = True
+        if not offers:
+            self._beat([stream])
+            return []
         tasks = {t.no: t for t in await read_tasks(self._core.pool, self._core.ns, nos=[o.no for o in offers])}
         again = [
             Standing(StandingRow(o.lease_no, o.until, o.no, o.attempt), tasks[o.no]) for o in offers if o.no in tasks
@@ -119,7 +119,7 @@ class Push:
     async def _next(self, stream: Stream) -> Granted:
         """What the dispatcher has for it; nothing when it is quiet for long, or when the stream is over."""
         loop = asyncio.get_running_loop()
-        quiet_at = loop.time() + QUIET
+        quiet_at = loop.time() + self._core.rhythm.quiet
         while not stream.over.is_set() and (left := quiet_at - loop.time()) > 0:
             stream.changed.clear()
             if stream.room <= 0:

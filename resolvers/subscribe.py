@@ -17,9 +17,9 @@ from resolvers.errors import TooSlow
 from resolvers.event import Event, Filter, Piece
 from resolvers.event_log import EventLog
 
-QUIET = 10.0
-"""So long after the last batch an empty one follows."""
 BATCH = 500
+FIRST_BATCH = 16
+"""A stream begins with small batches, each twice the one before: on a line that breaks again and again, some get through."""
 _LOOKED = 2000
 """Items that are filtered before others get their turn."""
 _MOST = 20_000
@@ -58,10 +58,12 @@ async def follow(log: EventLog, cursor: Cursor | None, filter: Filter) -> AsyncG
         else:
             await log.check(cursor)
         subscriber = Subscriber(log, cursor, filter)
-        batch = await subscriber.next(BATCH, 0)
+        limit = FIRST_BATCH
+        batch = await subscriber.next(limit, 0)
         while not log.draining:
             yield batch
-            batch = await subscriber.next(BATCH, QUIET)
+            limit = min(2 * limit, BATCH)
+            batch = await subscriber.next(limit, log.quiet)
 
 
 class Subscriber:

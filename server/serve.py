@@ -106,7 +106,7 @@ def listen(settings: Settings) -> socket.socket:
         ("TCP_KEEPIDLE", 10),
         ("TCP_KEEPINTVL", 5),
         ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 20_000),
+        ("TCP_USER_TIMEOUT", 15_000),
     ):
         if hasattr(socket, option):
             level = socket.SOL_SOCKET if option.startswith("SO_") else socket.IPPROTO_TCP

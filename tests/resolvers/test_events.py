@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from db.live import forget_events, forget_ticks
+from resolvers.core import Rhythm
 from resolvers.event import Filter
 from resolvers.subscribe import Subscriber
 from tests.support.crew import Crew, Refused, crew_on
@@ -224,15 +225,13 @@ async def test_what_happens_at_another_server_is_told(dsn: str) -> None:
             assert [e["kind"] for e in await reader.events(2)] == ["GROUP_CREATED", "CREATED"]
 
 
-async def test_the_first_batch_comes_at_once_and_quiet_spells_carry_empty_ones(
-    crew: Crew, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resolvers.subscribe.QUIET", 0.1)
-    async with reading(crew, EVENTS) as reader:
-        first = await reader.next(2)
-        second = await reader.next(2)
-    assert first["events"] == second["events"] == []
-    assert await log(crew, second["cursor"]) == []
+async def test_the_first_batch_comes_at_once_and_quiet_spells_carry_empty_ones(dsn: str) -> None:
+    async with crew_on(dsn, rhythm=Rhythm(quiet=0.1)) as crew:
+        async with reading(crew, EVENTS) as reader:
+            first = await reader.next(2)
+            second = await reader.next(2)
+        assert first["events"] == second["events"] == []
+        assert await log(crew, second["cursor"]) == []
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,8 @@ async def test_a_worker_is_shown_with_its_stream(crew: Crew) -> None:
     assert worker == {"id": "bert", "transport": "websocket", "channels": ["c"], "isAlive": True}
 
 
-async def test_quiet_spells_carry_empty_payloads(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resolvers.push.QUIET", 0.1)
-    async with pushed(crew) as reader:
+async def test_quiet_spells_carry_empty_payloads(dsn: str) -> None:
+    async with crew_on(dsn, rhythm=Rhythm(quiet=0.1)) as crew, pushed(crew) as reader:
         assert [(await reader.next(2))["leases"] for _ in range(3)] == [[], [], []]
 
 

@@ -17,6 +17,7 @@ BACKGROUND = {"announce", "beat", "next_due", "overdue_leases", "promote_schedul
 BACKGROUND |= {"fold_events", "fold_groups", "park_held", "park_front", "ping_workers", "dead_rows"}
 BACKGROUND |= {
     "forget_claims",
+    "forget_pace",
     "forget_ended_pauses",
     "forget_ended_keys",
     "make_tick",
