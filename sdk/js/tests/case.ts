@@ -206,9 +206,10 @@ export class Run {
     await this.meanwhile();
     await this.results();
     if (given["do"] === "stop") await within(15, work);
+    const held: string[] = given["held"] ?? [];
+    await this.until(Object.fromEntries(held.map((name) => [name, { heldBy: ["WORKGROUP_SUSPENDED"] }])));
     await this.until(given["expect"]);
     const found = await this.nodes();
-    for (const name of given["held"] ?? []) assert.deepEqual(found[name]!["heldBy"], ["WORKGROUP_SUSPENDED"]);
     if (given["total"]) assert.equal(Object.keys(found).length, given["total"]);
     assert.ok(performance.now() - began >= (given["least"] ?? 0) * 1000, "it came too early");
     await this.seen();

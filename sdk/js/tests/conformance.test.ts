@@ -8,7 +8,7 @@ const url = process.env["CREW_URL"];
 const control = process.env["CREW_FAULTS"];
 const skip = url && control ? false : "tests/sdk/test_conformance_js.py starts the server and the proxy for it";
 
-describe("conformance", { concurrency: 8, skip }, () => {
+describe("conformance", { concurrency: 6, skip }, () => {
   for (const given of CASES) {
     test(given["name"], async () => {
       await new Run(given, served(url!, control!)).run();
