@@ -44,7 +44,7 @@ class _Names(Visitor):
     def enter_field(self, node: FieldNode, *_: Any) -> None:
         if parent := self._info.get_parent_type():
             _seen.add(f"{parent.name}.{node.name.value}")
-            _seen.update(f"{parent.name}.{node.name.value}({given.name.value})" for given in node.arguments)
+            _seen.update(f"{parent.name}.{node.name.value}({given.name.value})" for given in node.arguments or ())
 
     def enter_object_field(self, node: ObjectFieldNode, *_: Any) -> None:
         parent = get_named_type(self._info.get_parent_input_type())
@@ -60,7 +60,7 @@ def _note(document: Document, params: Params) -> None:
         info = TypeInfo(schema._schema)
         visit(document.node, TypeInfoVisitor(info, _Names(info)))
     operation = document.operation(params.operation_name)
-    for variable in operation.variable_definitions if operation else ():
+    for variable in (operation.variable_definitions or ()) if operation else ():
         value = (params.variables or {}).get(variable.variable.name.value)
         _look_into(type_from_ast(schema._schema, variable.type), value)
 
