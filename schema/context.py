@@ -17,6 +17,7 @@ from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
 from resolvers.lease import Finisher
 from resolvers.push import Push
+from resolvers.schedule import Schedules
 from schema.loaders import Loaders
 
 
@@ -30,6 +31,7 @@ class Services:
     dispatcher: Dispatcher
     log: EventLog
     push: Push
+    schedules: Schedules
     version: str
 
     def drain(self) -> None:
