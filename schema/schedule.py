@@ -47,8 +47,9 @@ class Schedule:
     name: str = of(description="What people call it.")
     cron: str = of(
         description=(
-            "When it is due: minute, hour, day of the month, month, day of the week. Where clocks go forward, a fixed time that "
-            "is left out comes right after the gap; where they go back, it comes once. With `*` as minute or hour it goes on in real time."
+            "When it is due: minute, hour, day of the month, month, day of the week. Where clocks go forward, a fixed "
+            "time that is left out comes right after the gap; where they go back, it comes once. With `*` as minute or "
+            "hour it goes on in real time."
         )
     )
     time_zone: str = of(description="Whose clock the cron goes by, as in the IANA database.")

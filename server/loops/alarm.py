@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 _SHORTEST = 0.001
@@ -33,7 +34,7 @@ class Alarm:
             if left <= 0:
                 self._next = float("inf")
                 return
-            try:
-                await asyncio.wait_for(self._set.wait(), left)
-            except TimeoutError:
-                continue
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with what it waits for.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._set.wait()

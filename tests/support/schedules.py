@@ -15,7 +15,10 @@ FIELDS = (
 CREATE = f"mutation($input: ScheduleInput!) {{ createSchedule(input: $input) {{ schedule {{ {FIELDS} }} }} }}"
 UPDATE = f"mutation($input: UpdateScheduleInput!) {{ updateSchedule(input: $input) {{ schedule {{ {FIELDS} }} }} }}"
 DELETE = "mutation($id: ID!) { deleteSchedule(id: $id) { id } }"
-TRIGGER = "mutation($id: ID!) { triggerSchedule(id: $id) { affected taskGroup { id name isPaused graph { nodes { name state } } } } }"
+TRIGGER = (
+    "mutation($id: ID!) { triggerSchedule(id: $id) "
+    "{ affected taskGroup { id name isPaused graph { nodes { name state } } } } }"
+)
 GROUP = {"name": "nightly", "tasks": [{"name": "a", "channel": "c"}]}
 
 
