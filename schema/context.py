@@ -15,6 +15,7 @@ from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
+from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
 from resolvers.push import Push
 from resolvers.schedule import Schedules
@@ -32,6 +33,7 @@ class Services:
     log: EventLog
     push: Push
     schedules: Schedules
+    inbox: Inbox
     version: str
 
     def drain(self) -> None:

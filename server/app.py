@@ -22,6 +22,7 @@ from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.event_log import EventLog
+from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
 from resolvers.push import Push
 from resolvers.schedule import Schedules
@@ -32,6 +33,7 @@ from server import graphiql
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
 from server.loops.hints import Hints
+from server.loops.inbox import take_in
 from server.loops.run import forever
 from server.loops.schedules import ScheduleLoop
 from server.loops.vacuum import Vacuum
@@ -98,8 +100,11 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
     creator, dispatcher = Creator(core), Dispatcher(core)
     finisher = Finisher(core, creator)
     push = Push(core, dispatcher, finisher)
-    schedules = Schedules(core, creator, Given(schema).group)
-    return Services(core, creator, finisher, dispatcher, EventLog(core), push, schedules, version("crew"))
+    given = Given(schema)
+    schedules = Schedules(core, creator, given.group)
+    inbox = Inbox(core, creator, given.group, given.tasks)
+    log = EventLog(core)
+    return Services(core, creator, finisher, dispatcher, log, push, schedules, inbox, version("crew"))
 
 
 @asynccontextmanager
@@ -123,6 +128,7 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         "heartbeat": lambda: heartbeat.step(core),
         "clock": clock.step,
         "schedules": schedules.step,
+        "inbox": lambda: take_in(services.inbox),
         "fold": lambda: upkeep.fold(services),
         "log": log.step,
         "forget log": lambda: upkeep.forget_log(core, retention),
