@@ -130,7 +130,7 @@ begin
       when 'object' then 'Give it an object.'
       else 'Give it one of: ' || replace(type, ' ', ', ') || '.' end
     from given
-    where value <> 'null' and not case type
+    where type is not null and value <> 'null' and not case type
       when 'uuid' then jsonb_typeof(value) = 'string' and value #>> '{}' ~ uuid
       when 'name' then jsonb_typeof(value) = 'string' and value <> '""'
       when 'instant' then jsonb_typeof(value) = 'string' and value #>> '{}' ~ instant
@@ -157,8 +157,9 @@ begin
     union all
     select p.at, 'no task of this call has the ref ' || left(p.value::text, 80), 'Name a task that is there by its id.'
     from given p
+    -- not in, which is hashed: of `not exists` the planner makes a nested loop, for it takes these to be few.
     where p.kind = 'parent' and p.name = 'ref' and jsonb_typeof(p.value) = 'string'
-      and not exists (select from given t where t.kind = 'task' and t.name = 'ref' and t.value = p.value))
+      and p.value not in (select t.value from given t where t.kind = 'task' and t.name = 'ref'))
   select w.at, w.problem, w.remedy from wrong w order by w.at, w.problem limit 1 into path, problem, remedy;
 end
 $$;

@@ -120,10 +120,9 @@ async def test_null_is_as_if_left_out(own: asyncpg.Connection) -> None:
 
 
 async def test_ten_thousand_tasks_are_checked_within_two_seconds(own: asyncpg.Connection) -> None:
-    tasks: list[dict[str, Any]] = [{**T, "ref": "0"}]
-    tasks += [
-        {**T, "ref": str(n), "parents": [{"ref": str(n - 1)}, {"ref": str(n // 2)}][: 2 if n > 2 else 1]}
-        for n in range(1, 10_000)
+    links = [[], [0], *([n - 1, n // 2] for n in range(2, 10_000))]
+    tasks = [
+        {**T, "ref": str(n), "parents": [{"ref": str(p)} for p in sorted({*above})]} for n, above in enumerate(links)
     ]
     made = json.loads(
         await own.fetchval("select crew.create_tasks($1)", json.dumps({"name": "g", "tasks": tasks}), timeout=2)

