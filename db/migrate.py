@@ -25,7 +25,7 @@ select set_config('search_path', quote_ident(coalesce(
   current_schema())) || ', pg_temp', false)
 """
 """Where the tables are, or may be made. A role called crew has the schema crew first on its path, which holds what applications
-call (0007_inbox.sql). Functions keep this path."""
+call (0008_inbox.sql). Functions keep this path."""
 
 
 @dataclass(frozen=True)
