@@ -239,10 +239,10 @@ async def _execute(dsn: str, statement: str) -> None:
 
 
 @contextmanager
-def crew(dsn: str) -> Iterator[tuple[str, int]]:
-    """A server process on the database; its host and port."""
+def crew(dsn: str, python: list[str] | None = None) -> Iterator[tuple[str, int]]:
+    """A server process on the database; its host and port. `python` are the interpreter's arguments, where not as usual."""
     port = _free_port()
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
+    command = [sys.executable, *(python or ["-m", "server.cli"]), "serve", "--port", str(port)]
     server = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": dsn}, stderr=subprocess.DEVNULL)
     try:
         give_up = time.monotonic() + 60
@@ -260,10 +260,10 @@ def crew(dsn: str) -> Iterator[tuple[str, int]]:
         server.wait(40)
 
 
-def one_round(tasks: int) -> dict[str, Figures]:
+def one_round(tasks: int, python: list[str] | None = None) -> dict[str, Figures]:
     with fresh_database() as dsn:
         asyncio.run(migrate(dsn))
-        with crew(dsn) as (host, port):
+        with crew(dsn, python) as (host, port):
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 http = runner.run(through_http(host, port, tasks))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

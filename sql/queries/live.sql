@@ -4,11 +4,14 @@
 -- One more tick, if something was committed since the last one; `wanted` and not made: somebody else made it meanwhile, perhaps
 -- without what this statement saw, so run it again. Answers the last tick there is. $1 ns
 with last as materialized (select tick, mark, snapshot from tick where ns = $1 order by tick desc limit 1),
+-- The newest event is asked for, not whether there is one past the snapshot: for that the planner may read the whole log.
 wanted as materialized (
   select
-    exists (select from event e, last l where e.ns = $1 and e.xid >= pg_snapshot_xmax(l.snapshot))
+    coalesce((select xid from event where ns = $1 order by xid desc limit 1) >= pg_snapshot_xmax(l.snapshot), false)
     or exists (
-      select from last l cross join lateral pg_snapshot_xip(l.snapshot) as x(xid) join event e on e.ns = $1 and e.xid = x.xid) as yes),
+      select from pg_snapshot_xip(l.snapshot) as x(xid)
+      cross join lateral (select from event e where e.ns = $1 and e.xid = x.xid limit 1) as e) as yes
+  from last l),
 made as (
   insert into tick (ns, tick, snapshot)
   select $1, l.tick + 1, pg_current_snapshot() from last l where (select yes from wanted)
