@@ -115,7 +115,9 @@ async def test_a_subscription_over_plain_http_is_told_what_it_needs(server_here:
 
 
 async def test_one_socket_carries_subscriptions_and_work(server_here: Served) -> None:
-    transport = over_websocket(server_here, init_payload={"authorization": "Bearer x"}, ping_interval=0.1)
+    transport = over_websocket(
+        server_here, init_payload={"authorization": "Bearer x"}, ping_interval=0.1, pong_timeout=10
+    )
     async with Client(transport=transport) as session:
         async with aclosing(subscribe(session, EVENTS)) as events:
             assert (await anext(events))["taskEvents"]["events"] == []
