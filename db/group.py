@@ -28,6 +28,7 @@ class ChannelRow:
     number: int
     name: str
     is_paused: bool
+    max_running: int | None
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class WorkgroupRow:
     name: str
     suspended_until: datetime | None
     reason: str | None
+    max_running: int | None
+    starts: int | None
+    seconds: float | None
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
 from db.namespace import lease_key, namespace_number
 from db.pool import Pool
+from resolvers.cap import Admission
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
@@ -105,12 +106,19 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
     hints = Hints(services, direct_dsn)
     log.told = hints.tell_tick
 
+    admission = Admission(core)
+
     def wake(places: list[Place]) -> None:
         dispatcher.wake(places)
         hints.tell(places)
+        admission.stir()
 
-    core.wake, core.due, core.stir = wake, clock.due, log.stir
-    core.ended = services.push.ended
+    def ended(leases: list[tuple[int, int]]) -> None:
+        services.push.ended(leases)
+        admission.stir()
+        hints.tell(dispatcher.room())
+
+    core.wake, core.due, core.stir, core.ended, core.admit = wake, clock.due, log.stir, ended, admission.admit
     # The first beat comes before any sweep: it prolongs what stood when the last server went.
     await heartbeat.once(core)
     steps = {
@@ -120,6 +128,7 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         "log": log.step,
         "forget log": lambda: upkeep.forget_log(core, retention),
         "push": services.push.step,
+        "admission": admission.step,
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),
@@ -140,7 +149,8 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         await services.finisher.completions.idle()
         await services.finisher.failures.idle()
         with suppress(DatabaseUnavailable, *OUTAGE):
-            await asyncio.wait_for(hints.withdraw(), 1)
+            async with asyncio.timeout(1):
+                await hints.withdraw()
 
 
 async def _healthz(_: Request) -> Response:

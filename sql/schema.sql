@@ -1,5 +1,68 @@
 -- What all migrations make, as pg_dump shows it. Written by `make schema`; a test compares it.
 
+CREATE TABLE public.cap (
+    ns integer NOT NULL,
+    kind smallint NOT NULL,
+    ref integer NOT NULL,
+    max_running integer,
+    starts integer,
+    seconds double precision
+);
+
+CREATE TABLE public.lease (
+    ns integer NOT NULL,
+    lease_no bigint NOT NULL,
+    part bigint DEFAULT 0 NOT NULL,
+    worker integer NOT NULL,
+    until timestamp with time zone NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    grown xid8,
+    nos bigint[] NOT NULL,
+    groups bigint[] NOT NULL,
+    channels integer[] NOT NULL,
+    workgroups integer[] NOT NULL,
+    attempts integer[] NOT NULL,
+    remainings integer[] NOT NULL,
+    failures integer[] NOT NULL,
+    keys text[] DEFAULT '{}'::text[] NOT NULL,
+    deadline timestamp with time zone,
+    runner bigint,
+    offer real,
+    CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE ONLY public.lease ALTER COLUMN nos SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN groups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN channels SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN keys SET STORAGE EXTERNAL;
+
+CREATE TABLE public.start (
+    ns integer NOT NULL,
+    workgroup integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    n integer NOT NULL
+);
+
+CREATE VIEW public.at_limit AS
+ SELECT ns,
+    kind,
+    ref
+   FROM public.cap p
+  WHERE ((kind > 0) AND ((max_running <= ( SELECT count(*) AS count
+           FROM (public.lease l
+             CROSS JOIN LATERAL UNNEST(l.channels, l.workgroups) u(channel, workgroup))
+          WHERE ((l.ns = p.ns) AND (
+                CASE p.kind
+                    WHEN 1 THEN u.channel
+                    ELSE u.workgroup
+                END = p.ref)))) OR (starts <= ( SELECT sum(x.n) AS sum
+           FROM public.start x
+          WHERE ((x.ns = p.ns) AND (x.workgroup = p.ref) AND (x.at > (clock_timestamp() - (p.seconds * '00:00:01'::interval))))))));
+
 CREATE TABLE public.blocked (
     ns integer NOT NULL,
     no bigint NOT NULL,
@@ -313,37 +376,6 @@ CREATE TABLE public.keyed (
     no bigint NOT NULL
 );
 
-CREATE TABLE public.lease (
-    ns integer NOT NULL,
-    lease_no bigint NOT NULL,
-    part bigint DEFAULT 0 NOT NULL,
-    worker integer NOT NULL,
-    until timestamp with time zone NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    grown xid8,
-    nos bigint[] NOT NULL,
-    groups bigint[] NOT NULL,
-    channels integer[] NOT NULL,
-    workgroups integer[] NOT NULL,
-    attempts integer[] NOT NULL,
-    remainings integer[] NOT NULL,
-    failures integer[] NOT NULL,
-    keys text[] DEFAULT '{}'::text[] NOT NULL,
-    deadline timestamp with time zone,
-    runner bigint,
-    offer real,
-    CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
-)
-WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-ALTER TABLE ONLY public.lease ALTER COLUMN nos SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN groups SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN channels SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN keys SET STORAGE EXTERNAL;
-
 CREATE SEQUENCE public.lease_no
     START WITH 1
     INCREMENT BY 1
@@ -427,7 +459,8 @@ CREATE TABLE public.ready (
     remaining integer NOT NULL,
     failures integer NOT NULL,
     ready_at timestamp with time zone DEFAULT now() NOT NULL,
-    key text COLLATE pg_catalog."C"
+    key text COLLATE pg_catalog."C",
+    admitted boolean DEFAULT false NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
@@ -598,7 +631,7 @@ CREATE VIEW public.task_now AS
             ELSE NULL::timestamp with time zone
         END AS not_before,
         CASE
-            WHEN (t.state = 2) THEN (((
+            WHEN (t.state = 2) THEN (((((
             CASE
                 WHEN (EXISTS ( SELECT
                    FROM public.pause x
@@ -619,6 +652,18 @@ CREATE VIEW public.task_now AS
             END) +
             CASE
                 WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.channel)))) THEN 16
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.workgroup)))) THEN 32
                 ELSE 0
             END)
             ELSE 0
@@ -695,7 +740,7 @@ CREATE VIEW public.task_seen AS
             ELSE NULL::timestamp with time zone
         END AS not_before,
         CASE
-            WHEN (t.state = 2) THEN (((
+            WHEN (t.state = 2) THEN (((((
             CASE
                 WHEN (EXISTS ( SELECT
                    FROM public.pause x
@@ -716,6 +761,18 @@ CREATE VIEW public.task_seen AS
             END) +
             CASE
                 WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.channel)))) THEN 16
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.workgroup)))) THEN 32
                 ELSE 0
             END)
             ELSE 0
@@ -756,6 +813,9 @@ CREATE TABLE public.tick (
 
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.cap
+    ADD CONSTRAINT cap_pkey PRIMARY KEY (ns, kind, ref);
 
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_has_one_name UNIQUE (ns, name);
@@ -903,6 +963,8 @@ CREATE INDEX merged_of_runner ON public.merged USING btree (ns, into_no);
 
 CREATE INDEX parked_by_rank ON public.parked USING btree (ns, rank, no);
 
+CREATE INDEX parked_lane ON public.parked USING btree (ns, workgroup, channel, rank, no) WHERE (NOT paused);
+
 CREATE INDEX parked_of_group ON public.parked USING btree (ns, group_no) WHERE paused;
 
 CREATE INDEX parked_of_key ON public.parked USING btree (ns, channel, key) WHERE (key IS NOT NULL);
@@ -918,6 +980,8 @@ CREATE INDEX ready_of_workgroup ON public.ready USING btree (ns, workgroup, rank
 CREATE INDEX runner_without_task ON public.runner USING btree (ns) WHERE (no IS NULL);
 
 CREATE INDEX scheduled_by_time ON public.scheduled USING btree (ns, run_at);
+
+CREATE INDEX start_at ON public.start USING btree (ns, workgroup, at);
 
 CREATE INDEX task_by_rank ON public.task USING btree (ns, rank, no) WHERE (rank <> 0);
 

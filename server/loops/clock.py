@@ -57,7 +57,8 @@ class Clock:
                 self._next = float("inf")
                 return
             try:
-                await asyncio.wait_for(self._set.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._set.wait()
             except TimeoutError:
                 continue
 

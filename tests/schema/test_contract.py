@@ -36,14 +36,10 @@ NOT_YET: frozenset[str] = frozenset(
         "ApiKeyInput",
         "ApiKeyPayload",
         "CatchUpPolicy",
-        "Channel.maxRunning",
         "Channel.operator",
-        "ChannelInput",
         "DeletePayload",
         "DeletedPayload",
         "Mutation.cancelTaskGroup",
-        "Mutation.configureChannel",
-        "Mutation.configureWorkgroup",
         "Mutation.createApiKey",
         "Mutation.createOperator",
         "Mutation.createSchedule",
@@ -69,8 +65,6 @@ NOT_YET: frozenset[str] = frozenset(
         "Query.apiKeys",
         "Query.operators",
         "Query.schedules",
-        "RateLimit",
-        "RateLimitInput",
         "RetryPatch",
         "Role",
         "Schedule",
@@ -81,9 +75,6 @@ NOT_YET: frozenset[str] = frozenset(
         "UpdateScheduleInput",
         "UpdateTaskGroupInput",
         "UpdateTaskInput",
-        "Workgroup.maxRunning",
-        "Workgroup.rateLimit",
-        "WorkgroupInput",
     }
 )
 """What the contract has and the server has not built yet. Takes things out as they come; never gains one."""
