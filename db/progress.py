@@ -69,7 +69,7 @@ async def throughput(pool: Pool, ns: int, channel: int, seconds: float, buckets:
     return [PaceRow(*row) for row in rows]
 
 
-async def group_progress(pool: Pool, ns: int, nos: list[int]) -> list[GroupProgressRow]:
+async def group_progress(pool: Pool | Connection, ns: int, nos: list[int]) -> list[GroupProgressRow]:
     return [GroupProgressRow(*row) for row in await pool.fetch(statement("progress", "group_progress"), ns, nos)]
 
 

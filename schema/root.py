@@ -12,6 +12,7 @@ from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
+from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
@@ -22,7 +23,17 @@ from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
+class Query(
+    TaskQuery,
+    GroupQuery,
+    ChannelQuery,
+    WorkgroupQuery,
+    WorkerQuery,
+    ScheduleQuery,
+    ThroughputQuery,
+    EventQuery,
+    ServerQuery,
+):
     pass
 
 
@@ -33,7 +44,14 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
     )
 )
 class Mutation(
-    GroupMutation, GroupSteering, LeaseMutation, TaskMutation, UpdateMutation, ChannelMutation, WorkgroupMutation
+    GroupMutation,
+    GroupSteering,
+    LeaseMutation,
+    TaskMutation,
+    UpdateMutation,
+    ChannelMutation,
+    WorkgroupMutation,
+    ScheduleMutation,
 ):
     pass
 

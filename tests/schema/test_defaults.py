@@ -94,6 +94,13 @@ async def born_paused(crew: Crew, given: Given) -> bool:
     return (await crew.ask(query, id=made["taskGroup"]["id"]))["taskGroup"]["isPaused"]
 
 
+async def schedule(crew: Crew, given: Given) -> Given:
+    query = "mutation($input: ScheduleInput!) { createSchedule(input: $input) { schedule { timeZone isPaused catchUp overlap } } }"
+    made = await crew.ask(query, input={"name": "s", "cron": "0 0 * * *", "group": {"name": "g"}, **given})
+    return made["createSchedule"]["schedule"]
+
+
+SCHEDULE = {"timeZone": "UTC", "isPaused": False, "catchUp": "ONE", "overlap": "ALLOW"}
 INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "RetryInput.maxAttempts": (
         retry,
@@ -134,6 +141,10 @@ INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "FailTaskInput.keepAttempt": (failed, "keepAttempt", ("SCHEDULED", 4)),
     "FailTaskInput.discard": (failed, "discard", ("SCHEDULED", 4)),
     "ExtendLeasesInput.leaseSeconds": (extended, "leaseSeconds", 60),
+    "ScheduleInput.timeZone": (schedule, "timeZone", SCHEDULE),
+    "ScheduleInput.isPaused": (schedule, "isPaused", SCHEDULE),
+    "ScheduleInput.catchUp": (schedule, "catchUp", SCHEDULE),
+    "ScheduleInput.overlap": (schedule, "overlap", SCHEDULE),
 }
 """How the default of each field shows: an action, the field, and what comes of the default."""
 
@@ -231,6 +242,7 @@ ELSEWHERE = {
     "Mutation.cancelTasks(descendants)",
     "Mutation.retryTaskGroup(attempts)",
     "Mutation.deleteExpiredTaskGroups(unfinished)",
+    "Schedule.nextTimes(first)",
 }
 
 
