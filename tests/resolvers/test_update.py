@@ -337,7 +337,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"progressWeight": -1}, "BAD_INPUT", ["progressWeight"]),
     ({"onParentFailure": "NEVER"}, "BAD_INPUT", ["onParentFailure"]),
     ({"id": "x"}, "BAD_INPUT", ["id"]),
-    ({"id": str(uuid.uuid4())}, "NOT_FOUND", ["id"]),
+    ({"id": id_of("nobody")}, "NOT_FOUND", ["id"]),
 ]
 
 
