@@ -21,6 +21,11 @@ async def spawned_below(connection: Connection, ns: int, nos: list[int]) -> list
     return [row["no"] for row in await connection.fetch(statement("reset", "spawned_below"), ns, nos)]
 
 
+async def still_there(connection: Connection, ns: int, nos: list[int]) -> list[int]:
+    """Those that nobody has deleted."""
+    return [row["no"] for row in await connection.fetch(statement("reset", "still_there"), ns, nos)]
+
+
 async def lock_keys_of(connection: Connection, ns: int, nos: list[int]) -> None:
     await connection.execute(statement("reset", "lock_keys_of"), ns, nos)
 

@@ -31,10 +31,14 @@ async def delete_task(core: Core, task_id: object) -> int:
 
     async def work(connection: Connection) -> tuple[int, After]:
         after = After()
-        found = await numbers_of_tasks(connection, core.ns, [uuid])
-        if not found:
-            raise NotFound(f"no task {uuid}: it never was, or is deleted already", ("id",))
-        taken = await take(connection, core.ns, after, lambda: descendants(connection, core.ns, found))
+
+        async def look() -> list[int]:
+            found = await numbers_of_tasks(connection, core.ns, [uuid])
+            if not found:
+                raise NotFound(f"no task {uuid}: it never was, or is deleted already", ("id",))
+            return await descendants(connection, core.ns, found)
+
+        taken = await take(connection, core.ns, after, look)
         await delete_taken(connection, core.ns, after, taken)
         return len(taken), after
 

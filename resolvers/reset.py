@@ -35,7 +35,7 @@ async def reset_tasks(core: Core, nos: list[int]) -> list[int]:
 
         async def look() -> Scope:
             gone = set(await rows.spawned_below(connection, core.ns, nos))
-            return set(nos) - gone, gone
+            return set(await rows.still_there(connection, core.ns, nos)) - gone, gone
 
         return await _start_over(connection, core.ns, after, look), after
 

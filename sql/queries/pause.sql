@@ -131,7 +131,13 @@ from gone group by channel;
 select count(*)::int as n from task_place where ns = $1 and group_no = $2::bigint and state = 2;
 
 -- name: forget_ended_pauses
--- Of tasks that are settled. $1 ns
+-- Of tasks that are settled, and of tasks and groups that were deleted while they were paused. $1 ns
 with gone as (
-  delete from pause p using done d where p.ns = $1 and p.kind = 1 and d.ns = $1 and d.no = p.ref returning p.ref)
+  delete from pause p
+  where p.ns = $1 and case p.kind
+    when 1 then exists (select from done d where d.ns = $1 and d.no = p.ref)
+      or not exists (select from task t where t.ns = $1 and t.no = p.ref)
+    when 2 then not exists (select from task_group g where g.ns = $1 and g.group_no = p.ref)
+    else false end
+  returning p.ref)
 select count(*)::int as n from gone;

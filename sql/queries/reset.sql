@@ -13,6 +13,10 @@ d as (
   select e.child from d join edge e on e.ns = $1 and e.parent = d.no and not e.adopted)
 select no from d order by no;
 
+-- name: still_there
+-- Those of these tasks that nobody has deleted. $1 ns $2 numbers
+select no from task where ns = $1 and no = any ($2::bigint[]) order by no;
+
 -- name: lock_keys_of
 -- Until the transaction ends nobody else makes, readies, claims or ends tasks of the keys of these. $1 ns $2 numbers
 insert into runner as r (ns, channel, key)

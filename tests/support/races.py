@@ -43,6 +43,7 @@ PLACES = (
 
 Found = TypeVar("Found")
 Connection = asyncpg.Connection
+Call = Callable[[], Awaitable[Any]]
 
 
 async def until(look: Callable[[], Awaitable[Found]], what: str, seconds: float = 5.0) -> Found:
@@ -246,3 +247,25 @@ async def group_of(stage: Stage, no: int) -> tuple[UUID, int]:
     """The group's id, and its number."""
     row = await stage.eye.fetchrow("select id, group_no from task where no = $1", no)
     return row["id"], row["group_no"]
+
+
+@contextlib.asynccontextmanager
+async def stopped(a: Connection, hold: str, *args: Any) -> AsyncIterator[None]:
+    """Until the end of the block what `hold` locks is held, and then given free as it was."""
+    transaction = a.transaction()
+    await transaction.start()
+    await a.execute(hold, *args)
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+async def in_turn(a: Connection, eye: Connection, hold: str, *calls: Call) -> list[Any]:
+    """The calls' answers; each waits behind the one before for what `hold` locks."""
+    tasks = []
+    async with stopped(a, hold):
+        for n, call in enumerate(calls, 1):
+            tasks.append(asyncio.ensure_future(call()))
+            await servers_wait_for_locks(eye, n)
+    return await asyncio.gather(*tasks, return_exceptions=True)

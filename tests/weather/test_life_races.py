@@ -6,48 +6,20 @@ Forced: a connection of the test holds a row that both calls need, so that both 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
-import asyncpg
 import pytest
 
 from db.clock import promote_scheduled
 from db.pause import park_front, unpark_paused
 from resolvers.draft import new_id
 from resolvers.follow import merge_moved
-from tests.support.races import NS, servers_wait_for_locks, two_servers
+from tests.support.races import NS, Call, in_turn, servers_wait_for_locks, stopped, two_servers
 
 CANCEL = "mutation($ids: [ID!], $d: Boolean) { cancelTasks(ids: $ids, descendants: $d) { affected } }"
 PAUSE_GROUP = "mutation($id: ID!) { pauseTaskGroup(id: $id) { affected } }"
 RESUME_GROUP = "mutation($id: ID!) { resumeTaskGroup(id: $id) { affected } }"
 PAUSE = "mutation($ids: [ID!]!) { pauseTasks(ids: $ids) { affected } }"
 RESUME = "mutation($ids: [ID!]!) { resumeTasks(ids: $ids) { affected } }"
-Call = Callable[[], Awaitable[Any]]
-
-
-@asynccontextmanager
-async def stopped(a: asyncpg.Connection, hold: str, *args: Any) -> AsyncIterator[None]:
-    """Until the end of the block what `hold` locks is held, and then given free as it was."""
-    transaction = a.transaction()
-    await transaction.start()
-    await a.execute(hold, *args)
-    try:
-        yield
-    finally:
-        await transaction.rollback()
-
-
-async def in_turn(a: asyncpg.Connection, eye: asyncpg.Connection, hold: str, *calls: Call) -> list[Any]:
-    """The calls' answers; each waits behind the one before for what `hold` locks."""
-    tasks = []
-    async with stopped(a, hold):
-        for n, call in enumerate(calls, 1):
-            tasks.append(asyncio.ensure_future(call()))
-            await servers_wait_for_locks(eye, n)
-    return await asyncio.gather(*tasks, return_exceptions=True)
-
 
 # The row of a task that another is about to make: whoever makes it waits.
 TAKE_ID = """
