@@ -114,10 +114,12 @@ async def wait_again(connection: Connection, ns: int, after: After, nos: list[in
     ahead = await still_ahead(connection, ns, nos) if nos else []
     if not ahead:
         return
-    await lock_all_parents(connection, ns, await parents_of(connection, ns, ahead, without=[], unsucceeded=True))
+    parents = await parents_of(connection, ns, ahead, without=[], unsucceeded=True)
+    lost = [row.no for row in await lock_all_parents(connection, ns, parents) if row.place in ("failed", "cancelled")]
     found = await block_again(connection, ns, ahead)
     if found.blocked:
         await recount(connection, ns, after, found.blocked)
+        await cancel_under(connection, ns, after, lost)
 
 
 async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:

@@ -1,8 +1,9 @@
 """The life of tasks as DESIGN.md §3 and the contract tell it: an oracle that shares nothing with our code.
 
-The model. All is held in plain objects; a call changes what it names and then lets *whatever can go on go on* (`_settle`),
+The model. All is held in plain objects; a call changes what it names and then lets *whatever can go on go on* (`settle`),
 over and over until nothing moves:
 
+    READY or SCHEDULED again → BLOCKED   a parent was reset while it ran, or after it had failed, and has not succeeded
     BLOCKED → CANCELLED   policy CANCEL, and a parent has FAILED or is CANCELLED
     BLOCKED → SCHEDULED   no parent is waited for any more, its time is yet to come
     BLOCKED → READY       the same, and its time has come
@@ -14,7 +15,7 @@ The order of creation is the order of `tasks`. A call checks before it changes: 
 What neither contract nor design decides is not modelled. A caller leaves these out (`Unclear` says so where only the
 model can see it): a parent named twice through RETURN_EXISTING; workgroupDelaySeconds in the failure of a task that twins
 ride with; children that RETURN_EXISTING or REJECT in a call that finishes other tasks too; cancelling the descendants of
-what is settled.
+what is settled; what life_steering.py leaves out.
 """
 
 from __future__ import annotations
@@ -99,13 +100,17 @@ class Task:
     attempt: int = 0
     remaining: int = field(init=False)
     delayed: bool = field(init=False)
+    early: bool = field(init=False)
+    """Its own time is yet to come."""
+    ahead: bool = False
+    """It ran, or had failed, when a parent of it was reset: it does not start anew before that has succeeded."""
     paused: bool = False
     errors: int = 0
     output: Any = None
     merged_into: Task | None = None
 
     def __post_init__(self) -> None:
-        self.remaining, self.delayed = self.new.max_attempts, self.new.delayed
+        self.remaining, self.delayed, self.early = self.new.max_attempts, self.new.delayed, self.new.delayed
 
     @property
     def name(self) -> str:
@@ -217,12 +222,12 @@ class Model:
             group = Group(name, paused)
             group.answered = self._make(group, news)
             self.groups[name] = group
-            self._settle()
+            self.settle()
         return self.groups[name].answered
 
     def create_tasks(self, group: Group, news: Sequence[New]) -> list[Task]:
         answered = self._make(group, news)
-        self._settle()
+        self.settle()
         return answered
 
     def _make(
@@ -269,7 +274,7 @@ class Model:
     def _adopt(self, made: Collection[Task]) -> None:
         """Joins gain what is new of their subtrees, and new joins all of it. The oldest join goes first."""
         for join in self.tasks.values():
-            if join.has_started:
+            if join.has_started and join.state != "BLOCKED":
                 continue
             before = len(join.links)
             for root in [link.parent for link in join.links if link.subtree and not link.adopted]:
@@ -285,13 +290,17 @@ class Model:
 
     # -- going on -------------------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         while any(self._goes_on(task) for task in self.tasks.values()):
             pass
 
     def _goes_on(self, task: Task) -> bool:
         before = task.state
-        if task.state == "BLOCKED":
+        if task.ahead and task.state in ("READY", "SCHEDULED"):
+            task.ahead = False
+            if any(parent.state != "SUCCEEDED" for parent in task.parents):
+                task.state = "BLOCKED"
+        elif task.state == "BLOCKED":
             has_lost_one = any(parent.state in ("FAILED", "CANCELLED") for parent in task.parents)
             if task.new.on_parent_failure == "CANCEL" and has_lost_one:
                 task.state = "CANCELLED"
@@ -305,8 +314,8 @@ class Model:
 
     def time_comes(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            task.delayed, task.state = False, "READY"
-        self._settle()
+            task.delayed, task.early, task.state = False, False, "READY"
+        self.settle()
 
     # -- working --------------------------------------------------------------------------------------------------------
 
@@ -320,7 +329,7 @@ class Model:
                 continue
             task.state, task.attempt, task.remaining = "RUNNING", task.attempt + 1, task.remaining - 1
             given.append(Lease(task))
-            self._settle()
+            self.settle()
         self.leases += given
         return given
 
@@ -337,7 +346,7 @@ class Model:
                 answer.errors.append((place, codes))
             else:
                 answer.taken += 1
-        self._settle()
+        self.settle()
         return answer
 
     def _succeed(self, result: Completion) -> None:
@@ -366,14 +375,14 @@ class Model:
             if failure.lease.end is None:
                 failure.lease.end = "failed"
                 self._fail(failure)
-        self._settle()
+        self.settle()
         return answer
 
     def _fail(self, failure: Failure) -> None:
         """An attempt of the task and of each of its twins, which then goes on by its own policy."""
         runner = failure.lease.task
         workgroup = runner.new.workgroup if failure.suspends else None
-        twins = self._freed_twins(runner)
+        twins = self.free_twins(runner)
         for twin in twins:
             twin.attempt, twin.remaining = twin.attempt + 1, twin.remaining - 1
         for task in [runner, *twins]:
@@ -404,8 +413,8 @@ class Model:
                 task = lease.task
                 lease.end = "lost"
                 task.state, task.attempt, task.remaining = "READY", task.attempt - 1, task.remaining + 1
-                self._freed_twins(task)
-        self._settle()
+                self.free_twins(task)
+        self.settle()
         return answer
 
     def expire(self, leases: Iterable[Lease]) -> None:
@@ -413,19 +422,19 @@ class Model:
             lease.end = "lost"
             lease.task.errors += 1
             lease.task.state = "READY" if lease.task.remaining else "FAILED"
-            self._freed_twins(lease.task)
-        self._settle()
+            self.free_twins(lease.task)
+        self.settle()
 
     def time_out(self, leases: Iterable[Lease]) -> None:
         for lease in leases:
             lease.end = "lost"
             self._fail(Failure(lease))
-        self._settle()
+        self.settle()
 
     def twins(self, runner: Task) -> list[Task]:
         return [task for task in self.tasks.values() if task.state == "MERGED" and task.merged_into is runner]
 
-    def _freed_twins(self, runner: Task) -> list[Task]:
+    def free_twins(self, runner: Task) -> list[Task]:
         twins = self.twins(runner)
         for twin in twins:
             twin.state, twin.merged_into = "READY", None
@@ -437,7 +446,7 @@ class Model:
         """How many were cancelled by the call itself, and with those that CANCEL took with them."""
         before = self._cancelled()
         chosen = set(tasks)
-        while descendants and (more := _named_children(self.tasks.values(), chosen) - chosen):
+        while descendants and (more := named_children(self.tasks.values(), chosen) - chosen):
             chosen |= more
         hit = [task for task in chosen if task.state not in SETTLED]
         for task in hit:
@@ -446,8 +455,8 @@ class Model:
             if lease.task in hit:
                 lease.end = "cancelled"
         for task in hit:
-            self._freed_twins(task)
-        self._settle()
+            self.free_twins(task)
+        self.settle()
         return len(hit), self._cancelled() - before
 
     def _cancelled(self) -> int:
@@ -457,7 +466,7 @@ class Model:
         failed = [task for task in tasks if task.state == "FAILED"]
         for task in failed:
             task.state, task.remaining, task.delayed = "READY", attempts, False
-        self._settle()
+        self.settle()
         return len(failed)
 
     def pause_tasks(self, tasks: Iterable[Task]) -> int:
@@ -502,5 +511,5 @@ def _has_cycle(tasks: Collection[Task]) -> bool:
     return bool(left)
 
 
-def _named_children(tasks: Iterable[Task], parents: Collection[Task]) -> set[Task]:
+def named_children(tasks: Iterable[Task], parents: Collection[Task]) -> set[Task]:
     return {task for task in tasks for link in task.links if not link.adopted and link.parent in parents}

@@ -6,7 +6,8 @@ takes it from there. After every step one query reads all tasks and links of the
 (tests/support/life_model.py) says, and so must every answer: which tasks a claim hands out, in which order, what is
 refused, and why. A failing example prints what was done, line by line, in the names of the model.
 
-CREW_LIFE_FEATURES narrows it: a list of some of keys, subtree, on_parent_failure, timeouts, pause, cancel (or nothing).
+CREW_LIFE_FEATURES narrows it: a list of some of keys, subtree, on_parent_failure, timeouts, pause, cancel, delete, reset, update
+(or nothing).
 """
 
 # ruff: noqa: UP031 (documents are full of braces)
@@ -20,7 +21,7 @@ import os
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
@@ -31,12 +32,14 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from resolvers.core import Rhythm
-from tests.support import life_model
+from tests.support import life_model, life_steering
 from tests.support.crew import COMPLETE, CREATE, CREATE_TASKS, EXTEND, FAIL, RELEASE, Crew, Refused, crew_on
 from tests.support.life_model import Answer, Completion, Failure, Group, Lease, Link, Model, New, State, Task
 from tests.support.wait import move_clock, until
 
-ALL_FEATURES = frozenset({"keys", "subtree", "on_parent_failure", "timeouts", "pause", "cancel"})
+ALL_FEATURES = frozenset(
+    {"keys", "subtree", "on_parent_failure", "timeouts", "pause", "cancel", "delete", "reset", "update"}
+)
 NARROWED = os.environ.get("CREW_LIFE_FEATURES")
 FEATURES = ALL_FEATURES if NARROWED is None else ALL_FEATURES & {*NARROWED.split(",")}
 HOUR = 3600
@@ -82,6 +85,10 @@ RETRY = "mutation($ids: [ID!], $attempts: Int) { retryTasks(ids: $ids, attempts:
 RETRY_FOUND = (
     "mutation($filter: TaskFilter, $attempts: Int) { retryTasks(filter: $filter, attempts: $attempts) { affected } }"
 )
+DELETE = "mutation($id: ID!) { deleteTask(id: $id) { deletedTasks } }"
+DELETE_GROUP = "mutation($id: ID!) { deleteTaskGroup(id: $id) { deletedTasks } }"
+RESET = "mutation($ids: [ID!]!) { resetTasks(ids: $ids) { affected tasks { name state } } }"
+UPDATE = "mutation($input: UpdateTaskInput!) { updateTask(input: $input) { task { name priority onParentFailure } } }"
 PAUSE_TASKS = "mutation($ids: [ID!]!) { pauseTasks(ids: $ids) { affected } }"
 RESUME_TASKS = "mutation($ids: [ID!]!) { resumeTasks(ids: $ids) { affected } }"
 PAUSE_GROUP = "mutation($id: ID!) { pauseTaskGroup(id: $id) { affected taskGroup { isPaused } } }"
@@ -127,6 +134,7 @@ SOME = st.lists(NUMBER, min_size=1, max_size=4, unique=True)
 SIDE_SHOWS = [
     *("repeat_create_tasks", "repeat_claim", "turn", "extend", "release", "expire", "time_out"),
     *("suspend", "pause_tasks", "pause_group", "pause_channel", "cancel", "cancel_found"),
+    *("delete", "delete_group", "reset", "update"),
 ]
 FILTER = st.sampled_from(["groupId", "channels", "workgroups", "key"])
 YES = st.booleans()
@@ -246,6 +254,7 @@ class LifeMachine(RuleBasedStateMachine):
         self.model = Model()
         self.prefix = f"x{next(self.world.examples)}."
         self.names = map("t{}".format, itertools.count())
+        self.group_names = map("g{}".format, itertools.count())
         self.ids: dict[str, str] = {}
         """Of tasks and groups, by the name in the model."""
         self.lease_ids: dict[Lease, str] = {}
@@ -506,7 +515,7 @@ class LifeMachine(RuleBasedStateMachine):
 
     def _create_group(self, news: list[New], *, paused: bool) -> None:
         """Twice: the second is a repeat."""
-        name = f"g{len(self.model.groups)}"
+        name = next(self.group_names)
         self.did("create_group", name, "(paused)" * paused, *news)
         own_id = str(uuid.uuid4())
         given: dict[str, Any] = {"name": self.prefix + name, "id": own_id, "tasks": self.inputs(news)}
@@ -802,6 +811,68 @@ class LifeMachine(RuleBasedStateMachine):
         self.did("retry", words, "with", attempts)
         affected = self.model.retry(found, attempts)
         assert self.ask(RETRY_FOUND, filter=wanted, attempts=attempts)["affected"] == affected
+
+    @verb(1, when=lambda self: len(self.tasks) > 6, feature="delete", number=NUMBER)
+    def delete(self, number: int) -> None:
+        (task,) = chosen(self.tasks, [number])
+        with contextlib.suppress(life_model.Unclear):
+            gone = life_steering.delete(self.model, task)
+            self.did("delete", task.name, "→", *sorted(t.name for t in gone))
+            assert self.ask(DELETE, id=self.ids[task.name])["deletedTasks"] == len(gone)
+            self.forget(gone)
+
+    @verb(1, when=lambda self: len(self.model.groups) > 2, feature="delete", number=NUMBER)
+    def delete_group(self, number: int) -> None:
+        (group,) = chosen(list(self.model.groups.values()), [number])
+        gone = life_steering.delete_group(self.model, group)
+        self.did("delete_group", group.name, "→", *sorted(t.name for t in gone))
+        assert self.ask(DELETE_GROUP, id=self.ids[group.name])["deletedTasks"] == len(gone)
+        self.creations = [(g, news) for g, news in self.creations if g is not group]
+        self.forget(gone)
+
+    @verb(3, when=lambda self: self.tasks, feature="reset", numbers=SOME)
+    def reset(self, numbers: list[int]) -> None:
+        tasks = chosen(
+            self.tasks_in("SUCCEEDED", "FAILED", "CANCELLED", "RUNNING", "MERGED") or self.tasks, numbers[:2]
+        )
+        with contextlib.suppress(life_model.Unclear):
+            again, gone = life_steering.reset(self.model, tasks)
+            self.did("reset", *(t.name for t in tasks), "without", *sorted(t.name for t in gone))
+            answer = self.ask(RESET, ids=self.ids_of(tasks))
+            assert answer["affected"] == len(again)
+            assert [(t["name"], t["state"]) for t in answer["tasks"]] == [(t.name, t.state) for t in again]
+            self.forget(gone)
+
+    def forget(self, gone: Iterable[Task]) -> None:
+        """Calls that name what is gone are not repeated: they would make it anew."""
+        names = {task.name for task in gone}
+        self.creations = [
+            (group, news)
+            for group, news in self.creations
+            if not any(new.name in names or names & {name for name, _ in new.parents} for new in news)
+        ]
+
+    @verb(
+        1,
+        when=lambda self: self.tasks,
+        feature="update",
+        number=NUMBER,
+        priority=st.sampled_from([None, 0, 1, 2]),
+        policy=one_of(None, "BLOCK", "CANCEL", "RUN", feature="on_parent_failure"),
+    )
+    def update(self, number: int, priority: int | None, policy: str | None) -> None:
+        (task,) = chosen(self.tasks, [number])
+        changes: dict[str, Any] = {"priority": priority, "on_parent_failure": policy}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        self.did("update", task.name, *changes.items())
+        life_steering.update(self.model, task, changes)
+        given = {{"on_parent_failure": "onParentFailure"}.get(name, name): value for name, value in changes.items()}
+        shown = self.ask(UPDATE, input={"id": self.ids[task.name], **given})["task"]
+        assert shown == {
+            "name": task.name,
+            "priority": task.new.priority,
+            "onParentFailure": task.new.on_parent_failure,
+        }
 
 
 # -- both sides in one form -------------------------------------------------------------------------------------------
