@@ -23,6 +23,7 @@ from resolvers.follow import After, recount
 from resolvers.steer import PART, parts
 
 _TRIES = 100
+_RUNNING = 3
 
 
 async def delete_task(core: Core, task_id: object) -> int:
@@ -91,6 +92,7 @@ async def take(connection: Connection, ns: int, after: After, look: Callable[[],
             found = await rows.take_tasks(connection, ns, part)
             for no, was, attempt in zip(found.nos or (), found.wases or (), found.attempts or (), strict=True):
                 taken[no] = (was, attempt)
+                after.ended = after.ended or was == _RUNNING
             if found.runners:
                 after.places += await free_twins(connection, ns, found.runners)
     raise Conflict("these tasks change their places all the time: try again", ("id",))

@@ -22,10 +22,12 @@ _TRIES = 100
 
 @dataclass(slots=True)
 class After:
-    """Where tasks became ready, and when the next thing is due: told when the transaction is committed."""
+    """Where tasks became ready, when the next thing is due, what makes room: told when the transaction is committed."""
 
     places: list[Place] = field(default_factory=list)
     due: list[float] = field(default_factory=list)
+    ended: bool = False
+    """A person took a task from its lease: where a limit was reached there is room now."""
 
     def add(self, found: FreedRow) -> None:
         self.places += found.freed()
@@ -34,6 +36,8 @@ class After:
 
     def tell(self, core: Core) -> None:
         core.wake(self.places)
+        if self.ended:
+            core.ended([])
         if self.due:
             core.due(min(self.due))
 

@@ -95,6 +95,7 @@ async def _cancel(
         for part in parts(left):
             found = await cancel_tasks(connection, ns, part)
             cancelled.update(found.cancelled or ())
+            after.ended = after.ended or bool(found.cancelled)
             moved += found.moved or ()
             if found.runners:
                 after.places += await free_twins(connection, ns, found.runners)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
 import pytest
 
-from tests.support.crew import Crew, Refused
-from tests.support.joins import group, id_of, links, parents, state, t, work
-from tests.support.steering import delete, delete_group, everything_left, fold, progress
+from resolvers.core import Rhythm
+from tests.support.crew import Crew, Refused, crew_on
+from tests.support.joins import CANCEL, group, id_of, links, parents, state, t, work
+from tests.support.steering import delete, delete_group, everything_left, fold, progress, reset
 
 
 async def test_a_task_goes_with_all_below_it_and_nothing_else(crew: Crew) -> None:
@@ -238,3 +240,22 @@ async def test_what_cannot_be_deleted_is_refused_and_nothing_changes(crew: Crew)
                 await call(crew, given)
             assert (refused.value.code, refused.value.path) == (code, ["id"])
     assert await state(crew, "a") == "READY"
+
+
+@pytest.mark.parametrize("verb", ["delete", "reset", "cancel"])
+async def test_who_waits_for_room_under_a_limit_gets_it_at_once(dsn: str, verb: str) -> None:
+    async with crew_on(dsn, rhythm=Rhythm(floor=60)) as crew:
+        await crew.ask('mutation { configureChannel(input: {name: "c", maxRunning: 1}) { channel { name } } }')
+        await group(crew, t("a", priority=9), t("b"), t("last", priority=-1))
+        await crew.claim()
+        waiting = asyncio.ensure_future(crew.claim(waitSeconds=20))
+        while crew.services.dispatcher.waiting == 0:
+            await asyncio.sleep(0)
+        if verb == "delete":
+            await delete(crew, id_of("a"))
+        elif verb == "reset":
+            await reset(crew, id_of("a"))
+        else:
+            await crew.ask(CANCEL, ids=[id_of("a")])
+        async with asyncio.timeout(10):
+            assert [x["task"]["name"] for x in await waiting] == ["a" if verb == "reset" else "b"]
