@@ -161,15 +161,16 @@ select count(*)::int as n from g;
 
 -- name: recount
 -- Blocked tasks, locked by a statement before this one: for how many parents each waits is counted afresh; those that wait for none
--- go on. $1 ns $2 numbers
+-- go on. One lookup for each parent, whatever the planner knows: of `exists` it may make a join that reads all that is done for each.
+-- $1 ns $2 numbers
 with locked as materialized (
   select b.* from blocked b where b.ns = $1 and b.no = any ($2::bigint[]) order by b.no for update),
 due as materialized (
   select l.*, l.run_at as due_at, (
     select count(*)::int from edge e
     where e.ns = $1 and e.child = l.no
-      and not exists (select from done d where d.ns = $1 and d.no = e.parent and (d.outcome = 5 or l.policy = 2))
-      and not (l.policy = 2 and exists (select from failed f where f.ns = $1 and f.no = e.parent))) as left_open
+      and coalesce((select d.outcome <> 5 and l.policy <> 2 from done d where d.ns = $1 and d.no = e.parent), true)
+      and (l.policy <> 2 or (select f.no from failed f where f.ns = $1 and f.no = e.parent) is null)) as left_open
   from locked l),
 counted as (
   update blocked b set open = d.left_open from due d

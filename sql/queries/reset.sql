@@ -29,7 +29,7 @@ on conflict (ns, channel, key) do update set no = r.no;
 select distinct e.parent as no
 from edge e
 where e.ns = $1 and e.child = any ($2::bigint[]) and e.parent <> all ($3::bigint[])
-  and ($4::bool or not exists (select from done d where d.ns = $1 and d.no = e.parent and d.outcome = 5))
+  and ($4::bool or (select d.outcome from done d where d.ns = $1 and d.no = e.parent) is distinct from 5)
 order by no;
 
 -- name: children_of
@@ -37,12 +37,12 @@ order by no;
 select distinct e.child as no
 from edge e
 where e.ns = $1 and e.parent = any ($2::bigint[]) and e.child <> all ($3::bigint[])
-  and not exists (select from done d where d.ns = $1 and d.no = e.child)
+  and (select d.no from done d where d.ns = $1 and d.no = e.child) is null
 order by no;
 
 -- name: begin_again
--- Tasks that stand nowhere begin again: they wait for their parents, for their time, or are ready. $1 ns; tasks: $2 numbers
--- $3 where each stood
+-- Tasks that stand nowhere begin again: they wait for their parents, for their time, or are ready. Parents are looked up as in
+-- recount. $1 ns; tasks: $2 numbers $3 where each stood
 with r as materialized (
   select g.was, t.no, t.channel, t.rank, t.workgroup, t.group_no, t.max_attempts, t.on_parent_failure as policy,
     case when t.on_duplicate <> 3 then t.key end as key,
@@ -50,8 +50,8 @@ with r as materialized (
     (
       select count(*)::int from edge e
       where e.ns = $1 and e.child = t.no
-        and not exists (select from done d where d.ns = $1 and d.no = e.parent and (d.outcome = 5 or t.on_parent_failure = 2))
-        and not (t.on_parent_failure = 2 and exists (select from failed f where f.ns = $1 and f.no = e.parent))) as open
+        and coalesce((select d.outcome <> 5 and t.on_parent_failure <> 2 from done d where d.ns = $1 and d.no = e.parent), true)
+        and (t.on_parent_failure <> 2 or (select f.no from failed f where f.ns = $1 and f.no = e.parent) is null)) as open
   from unnest($2::bigint[], $3::int[]) as g(no, was) join task t on t.ns = $1 and t.no = g.no),
 placed as materialized (
   select *, case when open > 0 then 0 when due_at is not null then 1 else 2 end as state from r),
@@ -133,7 +133,7 @@ select
   (
     select array_agg(no) from t
     where no not in (select no from found) and no not in (select no from stays)
-      and not exists (select from done d where d.ns = $1 and d.no = t.no)) as moved;
+      and (select d.no from done d where d.ns = $1 and d.no = t.no) is null) as moved;
 
 -- name: wait_again
 -- Of tasks that this transaction has made ready or scheduled again, those that are ahead of a parent: block_again is next.
@@ -143,7 +143,7 @@ select a.no from a
 where exists (
   select from edge e
   where e.ns = $1 and e.child = a.no
-    and not exists (select from done d where d.ns = $1 and d.no = e.parent and d.outcome = 5));
+    and (select d.outcome from done d where d.ns = $1 and d.no = e.parent) is distinct from 5);
 
 -- name: tell_of_group
 -- One event for the whole of it. $1 ns $2 group number $3 kind

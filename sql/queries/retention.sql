@@ -73,7 +73,7 @@ with recursive c as materialized (
   where t.ns = $1 and t.no = any ($2::bigint[])
     and not exists (
       select from edge e
-      where e.ns = $1 and e.parent = t.no and not exists (select from done d where d.ns = $1 and d.no = e.child))),
+      where e.ns = $1 and e.parent = t.no and (select d.no from done d where d.ns = $1 and d.no = e.child) is null)),
 going as (
   select c.no from c
   where not exists (select from task s where s.ns = $1 and s.no = c.spawned_by)
