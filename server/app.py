@@ -35,6 +35,7 @@ from server.loops.vacuum import Vacuum
 from server.operations import Operations
 from server.settings import Settings
 from server.transports.http import GraphQLOverHTTP
+from server.transports.rest.routes import Rest
 from server.transports.websocket import GraphQLOverWebsocket
 
 
@@ -62,12 +63,14 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
             await pool.close()
 
     operations = Operations(schema._schema, lambda: services[0])
+    rest = Rest(lambda: services[0], max_body=settings.max_body_bytes, lease_seconds=settings.rest_lease_seconds)
     return Starlette(
         lifespan=lifespan,
         routes=[
             *graphiql.routes(),
             Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, settings.max_body_bytes))),
             WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations))),
+            *rest.routes(),
             Route("/healthz", endpoint=_healthz),
             Route("/", endpoint=_home),
         ],
@@ -144,7 +147,7 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
 
 
 async def _healthz(_: Request) -> Response:
-    return Response(orjson.dumps({"status": "ok"}), media_type="application/json")
+    return Response(orjson.dumps({"status": "ok", "healthy": True}), media_type="application/json")
 
 
 async def _home(_: Request) -> Response:

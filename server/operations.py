@@ -204,7 +204,7 @@ def refused(errors: list[GraphQLError], code: str) -> list[dict[str, Any]]:
     return [refused_request(e, code) for e in errors]
 
 
-def written(answer: dict[str, Any]) -> bytes:
+def written(answer: Any) -> bytes:
     """As JSON. An answer may quote what was sent, lone surrogates too: those are written as U+FFFD."""
     try:
         return orjson.dumps(answer)

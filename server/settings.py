@@ -37,5 +37,11 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(
         7.0, gt=0, description="How long events are kept: as far back as a cursor may lie."
     )
+    rest_lease_seconds: float = Field(
+        3600.0,
+        ge=1,
+        le=86_400,
+        description="Leases of the second Crew's workers (`/api/v1`), which never extend: they have so long for a task.",
+    )
     log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")

@@ -37,7 +37,7 @@ class GraphQLOverHTTP:
         media_type = JSON
         try:
             media_type = _media_type(accept)
-            _refuse_other_namespace(headers)
+            refuse_other_namespace(headers)
             params = await self._params(scope, headers, receive)
             document = self._operations.documents.get(params.query)
             if scope["method"] == "GET" and document.is_mutation(params.operation_name):
@@ -73,25 +73,27 @@ class GraphQLOverHTTP:
         charset = rest.partition("charset=")[2].strip().strip('"').lower()
         if charset not in ("", "utf-8", "utf8"):
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"the charset must be utf-8, not {charset[:40]}")
-        return Params(read(await self._body(headers, receive)))
+        return Params(read(await whole_body(headers, receive, self._max_body)))
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_body:
-            raise Refusal(413, "TOO_LARGE", f"the body has {int(length)} bytes; at most {self._max_body} are allowed")
-        parts: list[bytes] = []
-        total = 0
-        while True:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Refusal(400, "BAD_REQUEST", "the body ended too soon")
-            part = message.get("body", b"")
-            total += len(part)
-            if total > self._max_body:
-                raise Refusal(413, "TOO_LARGE", f"the body is larger than the {self._max_body} bytes that are allowed")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+async def whole_body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
+    """What was sent. Raises Refusal when that is more than `most` bytes."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > most:
+        raise Refusal(413, "TOO_LARGE", f"the body has {int(length)} bytes; at most {most} are allowed")
+    parts: list[bytes] = []
+    total = 0
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "BAD_REQUEST", "the body ended too soon")
+        part = message.get("body", b"")
+        total += len(part)
+        if total > most:
+            raise Refusal(413, "TOO_LARGE", f"the body is larger than the {most} bytes that are allowed")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:
@@ -115,7 +117,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _refuse_other_namespace(headers: dict[bytes, bytes]) -> None:
+def refuse_other_namespace(headers: dict[bytes, bytes]) -> None:
     """There is one namespace until someone makes another."""
     name = headers.get(b"crew-namespace")
     if name is not None and name != b"default":

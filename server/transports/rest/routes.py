@@ -1,0 +1,119 @@
+"""The paths of the second Crew's REST protocol, and how what goes wrong is answered: `{message}` with a proper status."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from db.errors import OUTAGE, DatabaseUnavailable
+from resolvers.errors import CrewError
+from schema.context import Context, Services
+from server.operations import Refusal, read, written
+from server.transports.http import JSON, refuse_other_namespace, whole_body
+from server.transports.rest import steering, work
+from server.transports.rest.call import Call
+from server.transports.rest.reading import Fields
+
+log = structlog.get_logger("crew")
+
+Handler = Callable[[Call], Awaitable[Any]]
+PATHS: dict[str, dict[str, Handler]] = {
+    "/task_groups": {"GET": steering.list_groups, "POST": steering.create_group},
+    "/task_groups/count": {"GET": steering.count_groups},
+    "/task_group/{id}": {"GET": steering.read_group},
+    "/task_group/{id}/pause": {"POST": steering.pause_group},
+    "/task_group/{id}/resume": {"POST": steering.resume_group},
+    "/task_group/{id}/retry": {"POST": steering.retry_group},
+    "/task_group/{id}/tasks": {"GET": steering.tasks_of_group, "POST": steering.create_task},
+    "/task/{id}": {"GET": steering.read_task},
+    "/task/{id}/pause": {"POST": steering.pause_task},
+    "/task/{id}/resume": {"POST": steering.resume_task},
+    "/task/{id}/retry": {"POST": steering.retry_task},
+    "/task/{id}/release": {"POST": work.release},
+    "/channels": {"GET": steering.channels},
+    "/channel/{channel}/tasks": {"GET": steering.tasks_of_channel},
+    "/channel/{channel}/acquire": {"POST": work.acquire},
+}
+PREFIX = "/api/v1"
+
+_STATUS = {"NOT_FOUND": 404, "CONFLICT": 409, "DUPLICATE_KEY": 409, "TOO_LARGE": 413, "UNAVAILABLE": 503}
+
+
+class Rest:
+    """All paths. `lease_seconds`: those workers never extend."""
+
+    def __init__(self, services: Callable[[], Services], *, max_body: int, lease_seconds: float) -> None:
+        self._services = services
+        self._max_body = max_body
+        self._lease_seconds = lease_seconds
+
+    def routes(self) -> list[BaseRoute]:
+        made: list[BaseRoute] = [Route(PREFIX + path, endpoint=_View(self, by)) for path, by in PATHS.items()]
+        return [*made, Route(PREFIX + "/{rest:path}", endpoint=_View(self, {}))]
+
+    async def answer(self, handlers: Mapping[str, Handler], request: Request) -> Response:
+        try:
+            return _written(200, await self._run(handlers, request))
+        except Refusal as refusal:
+            return _written(refusal.status, {"message": str(refusal)}, refusal.headers)
+        except CrewError as error:
+            return _written(_STATUS.get(error.code, 400), {"message": error.message})
+        except (DatabaseUnavailable, *OUTAGE) as error:
+            log.warning("database unavailable", error=str(error))
+            return _written(503, {"message": "the database cannot be reached: try again"})
+        except Exception:
+            request_id = secrets.token_hex(8)
+            log.exception("unexpected error", request_id=request_id)
+            return _written(500, {"message": f"something went wrong on the server; it is logged as {request_id}"})
+
+    async def _run(self, handlers: Mapping[str, Handler], request: Request) -> Any:
+        if not handlers:
+            raise Refusal(404, "NOT_FOUND", f"there is nothing at {request.url.path[:200]}")
+        handler = handlers.get(request.method)
+        if handler is None:
+            allowed = ", ".join(handlers)
+            raise Refusal(405, "METHOD_NOT_ALLOWED", f"use {allowed} on this path", {"allow": allowed})
+        refuse_other_namespace(dict(request.scope["headers"]))
+        body = {} if request.method == "GET" else await self._body(request)
+        services = self._services()
+        call = Call(Context(services), request.path_params, request.query_params, Fields(body), self._lease_seconds)
+        try:
+            return await handler(call)
+        finally:
+            if request.method != "GET":
+                services.core.stir()
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        """A JSON object, or nothing."""
+        text = await whole_body(dict(request.scope["headers"]), request.receive, self._max_body)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A body of any other type is what a web page can send without asking.
+        if kind != JSON and (text or kind):
+            raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"the content type must be {JSON}", {"accept": JSON})
+        given = read(text) if text.strip() else {}
+        if not isinstance(given, dict):
+            raise Refusal(400, "BAD_REQUEST", "the body must be a JSON object")
+        return given
+
+
+class _View:
+    """Starlette takes an instance with __call__ for an ASGI application of all methods."""
+
+    def __init__(self, rest: Rest, handlers: Mapping[str, Handler]) -> None:
+        self._rest = rest
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._rest.answer(self._handlers, Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+
+def _written(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(written(body), status, headers, media_type=JSON)
