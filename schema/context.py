@@ -16,6 +16,7 @@ from resolvers.dispatch import Dispatcher
 from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
 from resolvers.lease import Finisher
+from resolvers.operator import Operators
 from resolvers.push import Push
 from schema.loaders import Loaders
 
@@ -30,6 +31,7 @@ class Services:
     dispatcher: Dispatcher
     log: EventLog
     push: Push
+    operators: Operators
     version: str
 
     def drain(self) -> None:
@@ -37,6 +39,7 @@ class Services:
         self.dispatcher.drain()
         self.log.drain()
         self.push.drain()
+        self.operators.drain()
 
     async def write_down_workers(self) -> None:
         """The workers heard of since the last time."""

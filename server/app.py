@@ -17,19 +17,23 @@ from starlette.routing import Route, WebSocketRoute
 from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
 from db.namespace import lease_key, namespace_number
+from db.operator import webhook_key
 from db.pool import Pool
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.event_log import EventLog
 from resolvers.lease import Finisher
+from resolvers.operator import Operators
 from resolvers.push import Push
+from resolvers.vault import Vault
 from schema.context import Services
 from schema.root import schema
 from server import graphiql
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
 from server.loops.hints import Hints
+from server.loops.operators import OperatorLoop
 from server.loops.run import forever
 from server.loops.vacuum import Vacuum
 from server.operations import Operations
@@ -56,7 +60,7 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
             made = await make_services(pool, settings, rhythm or Rhythm())
             services.append(made)
             app.state.services = made
-            async with running_loops(made, settings.database_direct_url or dsn, settings.event_retention_days * 86_400):
+            async with running_loops(made, settings, settings.database_direct_url or dsn):
                 yield
         finally:
             services.clear()
@@ -98,14 +102,19 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
     creator, dispatcher = Creator(core), Dispatcher(core)
     finisher = Finisher(core, creator)
     push = Push(core, dispatcher, finisher)
-    return Services(core, creator, finisher, dispatcher, EventLog(core), push, version("crew"))
+    operators = Operators(
+        core, Vault(settings.secret_keys), await webhook_key(pool), allow_private=settings.operator_private_targets
+    )
+    return Services(core, creator, finisher, dispatcher, EventLog(core), push, operators, version("crew"))
 
 
 @asynccontextmanager
-async def running_loops(services: Services, direct_dsn: str, retention: float) -> AsyncIterator[None]:
+async def running_loops(services: Services, settings: Settings, direct_dsn: str) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
     hints = Hints(services, direct_dsn)
+    operators = OperatorLoop(services, settings)
+    retention = settings.event_retention_days * 86_400
     log.told = hints.tell_tick
 
     def wake(places: list[Place]) -> None:
@@ -123,6 +132,8 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         "log": log.step,
         "forget log": lambda: upkeep.forget_log(core, retention),
         "push": services.push.step,
+        "operators": operators.step,
+        "keep deliveries": operators.keep,
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),
@@ -139,6 +150,7 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await operators.end()
         await services.creator.gather.idle()
         await services.finisher.completions.idle()
         await services.finisher.failures.idle()

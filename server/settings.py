@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resolvers.vault import SHORTEST_KEY
 
 
 class Settings(BaseSettings):
@@ -43,5 +45,44 @@ class Settings(BaseSettings):
         le=86_400,
         description="Leases of the second Crew's workers (`/api/v1`), which never extend: they have so long for a task.",
     )
+    secret_key: SecretStr | None = Field(
+        None,
+        description=(
+            "Operators' headers are encrypted under it: a long random text. Several, separated by commas: the first encrypts, all "
+            "decrypt. 8 characters each at least."
+        ),
+    )
+    operator_base_url: str | None = Field(
+        None,
+        description="Every channel without an operator of its own is delivered to this URL, `/` and the channel's name.",
+    )
+    operator_token: SecretStr | None = Field(
+        None, description="Sent to the base URL as a bearer token, and signs what is delivered there."
+    )
+    operator_max_running: int = Field(
+        10, ge=1, le=1000, description="Deliveries of one channel to the base URL at once, over all servers."
+    )
+    operator_timeout_seconds: float = Field(
+        60.0, ge=0.1, le=3600, description="How long a delivery to the base URL may take."
+    )
+    operator_private_targets: bool = Field(
+        False, description="Operators may be at private, loopback and link-local addresses."
+    )
     log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _keys_are_long(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and any(len(key) < SHORTEST_KEY for key in listed(given)):
+            raise ValueError(f"each key must have {SHORTEST_KEY} characters at least")
+        return given
+
+    @property
+    def secret_keys(self) -> list[str]:
+        return [] if self.secret_key is None else listed(self.secret_key)
+
+
+def listed(given: SecretStr) -> list[str]:
+    """What stands between commas."""
+    return [part for part in (part.strip() for part in given.get_secret_value().split(",")) if part]

@@ -363,7 +363,7 @@ async def test_a_groups_failed_tasks_are_retried(rest: Rest):
 
 
 async def test_a_worker_does_a_dag_that_it_grows_itself(rest: Rest):
-    group, _ = await rest.group({"name": "campaign", "channel": "create", "input": {"adsets": 2}})
+    await rest.group({"name": "campaign", "channel": "create", "input": {"adsets": 2}})
 
     def create(input: Any, parents: list[Any]) -> dict[str, Any]:
         made = [
