@@ -392,7 +392,7 @@ class Dispatcher:
         for waiter in hungry:
             if waiter.answer.done():
                 self._remove(waiter)
-            elif waiter.over or not waiter.claim.wait or not waiter.askers:
+            elif waiter.over or self._draining or not waiter.claim.wait or not waiter.askers:
                 self._answer(waiter, [])
             else:
                 stay.append(waiter)

@@ -39,6 +39,14 @@ CREATE TABLE public.claim (
     ended_at timestamp with time zone
 );
 
+CREATE TABLE public.delivery (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    server uuid NOT NULL,
+    until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE public.done (
     ns integer NOT NULL,
     no bigint NOT NULL,
@@ -377,6 +385,20 @@ CREATE TABLE public.namespace (
     name text NOT NULL,
     alive_at timestamp with time zone DEFAULT now() NOT NULL,
     log_system bigint
+);
+
+CREATE TABLE public.operator (
+    ns integer NOT NULL,
+    id uuid NOT NULL,
+    channel integer NOT NULL,
+    url text NOT NULL,
+    headers bytea,
+    header_names text[] DEFAULT '{}'::text[] NOT NULL,
+    is_paused boolean NOT NULL,
+    max_running integer NOT NULL,
+    timeout double precision NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT operator_runs_something CHECK ((max_running > 0))
 );
 
 CREATE TABLE public.pace (
@@ -760,11 +782,17 @@ ALTER TABLE ONLY public.blocked
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_has_one_name UNIQUE (ns, name);
 
+ALTER TABLE ONLY public.operator
+    ADD CONSTRAINT channel_has_one_operator UNIQUE (ns, channel);
+
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_pkey PRIMARY KEY (ns, channel);
 
 ALTER TABLE ONLY public.claim
     ADD CONSTRAINT claim_is_taken_once PRIMARY KEY (ns, claim_id);
+
+ALTER TABLE ONLY public.delivery
+    ADD CONSTRAINT delivery_pkey PRIMARY KEY (ns, channel);
 
 ALTER TABLE ONLY public.edge
     ADD CONSTRAINT edge_pkey PRIMARY KEY (ns, parent, child);
@@ -813,6 +841,9 @@ ALTER TABLE ONLY public.namespace
 
 ALTER TABLE ONLY public.namespace
     ADD CONSTRAINT namespace_pkey PRIMARY KEY (ns);
+
+ALTER TABLE ONLY public.operator
+    ADD CONSTRAINT operator_pkey PRIMARY KEY (ns, id);
 
 ALTER TABLE ONLY public.pace
     ADD CONSTRAINT pace_pkey PRIMARY KEY (ns, channel, at, what);

@@ -67,6 +67,7 @@ class Deliverer:
         self._looked = 0.0
         self._changed = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
+        self._ending = False
 
     # -- its life -------------------------------------------------------------------------------------------------------
 
@@ -85,11 +86,15 @@ class Deliverer:
         if self._claiming is not None:
             claiming, self._claiming = self._claiming, None
             claiming.cancel()
-            with suppress(asyncio.CancelledError):
-                await claiming
+            await asyncio.wait({claiming})
 
     async def end(self, seconds: float) -> None:
-        """Waits so long for what is under way, and lets go of the rest: its leases run out."""
+        """The server stops. Waits so long for what is under way, and lets the rest go: its leases run out. The dispatcher drains:
+        a claim returns soon, and what it got is given back while there is a database."""
+        self._ending = True
+        self._changed.set()
+        if self._claiming is not None:
+            await asyncio.wait({self._claiming}, timeout=seconds)
         await self.stop()
         running = list(self.open.values())
         if running:
@@ -105,7 +110,7 @@ class Deliverer:
     # -- claiming -------------------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        while True:
+        while not self._ending:
             try:
                 await self._round()
             except (DatabaseUnavailable, *OUTAGE) as error:
@@ -119,16 +124,20 @@ class Deliverer:
         """One claim, as large as there is room; or a wait for room."""
         self._changed.clear()
         room = await self._room()
-        if room <= 0 or time.monotonic() > self.mine_until:
+        if self._services.operators.draining or room <= 0 or time.monotonic() > self.mine_until:
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the change.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._core.rhythm.floor)
+                async with asyncio.timeout(self._core.rhythm.floor):
+                    await self._changed.wait()
             return
         target = self.target
         wait = min(_WAIT, self._core.limits.max_wait_seconds)
         limit = min(room, _AT_ONCE)
         claim = Claim(target.worker, (target.name,), limit, LEASE_SECONDS, wait, None, transport="webhook")
         granted = [row for row in await self._services.dispatcher.claim(claim) if isinstance(row, ClaimedRow)]
-        if granted:
+        if granted and self._ending:
+            await give_back(self._core, [(row.lease_no, row.no) for row in granted])
+        elif granted:
             await self._begin(granted)
 
     async def _room(self) -> int:

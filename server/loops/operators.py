@@ -42,6 +42,8 @@ class OperatorLoop:
         )
         self._deliverers: dict[int, Deliverer] = {}
         """By channel: those that claim, and those that have deliveries under way."""
+        self._took = False
+        """Channels were taken: what becomes of it is to be left when the server stops."""
         self._changed = asyncio.Event()
         self._warned: dict[UUID, float] = {}
         services.operators.changed = self._changed.set
@@ -59,7 +61,8 @@ class OperatorLoop:
         for channel in sorted(mine):
             self._deliver(targets[channel])
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), self._core.rhythm.floor)
+            async with asyncio.timeout(self._core.rhythm.floor):
+                await self._changed.wait()
 
     async def keep(self) -> None:
         await pause(KEEP_EVERY)
@@ -67,9 +70,11 @@ class OperatorLoop:
 
     async def end(self) -> None:
         """The server stops. What is under way has a few seconds; the rest is retried when its leases have run out."""
+        self._services.operators.draining = True
+        self._services.dispatcher.drain()
         await asyncio.gather(*(d.end(_END_SECONDS) for d in self._deliverers.values()))
         with suppress(TimeoutError, DatabaseUnavailable, *OUTAGE):
-            if self._deliverers:
+            if self._took:
                 await asyncio.wait_for(leave_deliveries(self._core.pool, self._core.ns, self._server, []), 1)
         await self._poster.close()
 
@@ -79,6 +84,7 @@ class OperatorLoop:
             return set()
         pool, ns = self._core.pool, self._core.ns
         began = time.monotonic()
+        self._took = True
         mine = await take_deliveries(pool, ns, self._server, channels, _MINE_SECONDS) if channels else set()
         if any(c not in mine or c not in channels for c in self._deliverers):
             await leave_deliveries(pool, ns, self._server, channels)
