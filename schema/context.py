@@ -15,9 +15,11 @@ from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
+from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
 from resolvers.operator import Operators
 from resolvers.push import Push
+from resolvers.schedule import Schedules
 from schema.loaders import Loaders
 
 
@@ -32,6 +34,8 @@ class Services:
     log: EventLog
     push: Push
     operators: Operators
+    schedules: Schedules
+    inbox: Inbox
     version: str
 
     def drain(self) -> None:

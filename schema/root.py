@@ -12,6 +12,7 @@ from schema.lease import LeaseMutation
 from schema.operator import OperatorMutation, OperatorQuery
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
+from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
@@ -28,6 +29,7 @@ class Query(
     WorkgroupQuery,
     WorkerQuery,
     OperatorQuery,
+    ScheduleQuery,
     ThroughputQuery,
     EventQuery,
     ServerQuery,
@@ -41,7 +43,9 @@ class Query(
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, OperatorMutation):
+class Mutation(
+    GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, OperatorMutation, ScheduleMutation
+):
     pass
 
 
