@@ -46,6 +46,7 @@ class LeaseSubscription:
     async def claimed_tasks(
         self, info: Info, input: Annotated[ClaimedTasksInput, strawberry.argument(description="Which work.")]
     ) -> AsyncGenerator[ClaimTasksPayload, None]:
+        info.context.caller.may_work_on(input.channels, ("input", "channels"))
         claim = checking.checked_stream(input, info.context.core.limits)
         stream = info.context.services.push.stream(claim, input.holding or [], info.context.transport)
         async with aclosing(stream):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access import AccessMutation, AccessQuery
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
@@ -20,7 +21,17 @@ from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
+class Query(
+    TaskQuery,
+    GroupQuery,
+    ChannelQuery,
+    WorkgroupQuery,
+    WorkerQuery,
+    AccessQuery,
+    ThroughputQuery,
+    EventQuery,
+    ServerQuery,
+):
     pass
 
 
@@ -30,7 +41,7 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
+class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, AccessMutation):
     pass
 
 

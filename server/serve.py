@@ -48,9 +48,9 @@ class Server(uvicorn.Server):
         app = self.config.loaded_app
         while not hasattr(app, "state"):
             app = app.app
-        services = getattr(app.state, "services", None)
-        if services is not None:
-            services.drain()
+        drain = getattr(app.state, "drain", None)
+        if drain is not None:
+            drain()
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Send
 
+from server.access import Asker
 from server.documents import Document
 from server.operations import Draining, Operations, Params, RequestRefused, Told, written
+from server.refusal import Refusal
 
 KEEP_ALIVE = 10.0
 """A comment after so long a silence."""
@@ -25,12 +27,18 @@ _HEADERS = [
 
 
 async def send_stream(
-    operations: Operations, document: Document, params: Params, last_event_id: str | None, receive: Receive, send: Send
+    operations: Operations,
+    document: Document,
+    params: Params,
+    asker: Asker,
+    last_event_id: str | None,
+    receive: Receive,
+    send: Send,
 ) -> None:
-    """Answers with a stream. Raises RequestRefused, before anything is sent, for what is wrong from the start."""
+    """Answers with a stream. Raises Refusal and RequestRefused, before anything is sent, for what is wrong from the start."""
     if document.node is None:
         raise RequestRefused.of(document)
-    async with aclosing(_messages(operations, document, params, last_event_id)) as messages:
+    async with aclosing(_messages(operations, document, params, asker, last_event_id)) as messages:
         first = asyncio.ensure_future(anext(messages))
         sending = asyncio.ensure_future(_send_all(messages, first, send))
         gone = asyncio.ensure_future(_disconnect(receive))
@@ -45,14 +53,14 @@ async def send_stream(
 
 
 async def _messages(
-    operations: Operations, document: Document, params: Params, last_event_id: str | None
+    operations: Operations, document: Document, params: Params, asker: Asker, last_event_id: str | None
 ) -> AsyncGenerator[Told, None]:
     if document.is_subscription(params.operation_name):
-        async with aclosing(operations.stream(document, params, "sse", last_event_id)) as stream:
+        async with aclosing(operations.stream(document, params, asker, "sse", last_event_id)) as stream:
             async for told in stream:
                 yield told
     else:
-        body, _ = await operations.body(document, params)
+        body, _ = await operations.body(document, params, asker)
         yield Told(body, None)
 
 
@@ -73,10 +81,11 @@ async def _send_all(messages: AsyncGenerator[Told, None], first: asyncio.Future[
                 told = coming.result()
             except StopAsyncIteration:
                 break
-            except RequestRefused as refusal:
+            except (Refusal, RequestRefused) as refusal:
                 if not begun:
                     raise
-                await _write(send, b"event: next\ndata: %b\n\n" % written({"errors": refusal.errors}))
+                errors = refusal.errors if isinstance(refusal, RequestRefused) else [refusal.error]
+                await _write(send, b"event: next\ndata: %b\n\n" % written({"errors": errors}))
                 break
             if not begun:
                 begun = True
