@@ -23,9 +23,9 @@ from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import BadInput, Forbidden, NotFound, Path, Unauthenticated
 
-FRESH = 1.0
+FRESH = 2.0
 """Keys are read again when they were read longer ago than this, while requests go on with what is known."""
-STALE = 3.0
+STALE = 4.0
 """Requests wait for them when it is longer ago than this …"""
 _PATIENCE = 1.0
 """… for so long: while the database is away, what was read last counts."""

@@ -79,7 +79,7 @@ class Told:
 class Operations:
     """Runs them on the schema."""
 
-    def __init__(self, schema: GraphQLSchema, limits: Limits) -> None:
+    def __init__(self, schema: GraphQLSchema, limits: Limits = Limits()) -> None:
         self._schema = schema
         self._limits = limits
         self.documents = Documents(schema, limits)
@@ -147,7 +147,7 @@ class Operations:
     async def stream(
         self, document: Document, params: Params, asker: Asker, transport: str, last_event_id: str | None = None
     ) -> AsyncGenerator[Told, None]:
-        """The messages of a subscription. Raises Refusal and RequestRefused, also in the middle, and Draining at the server's end."""
+        """A subscription's messages. Raises Refusal and RequestRefused, also in the middle, and Draining when the server stops."""
         if document.node is None:
             raise RequestRefused.of(document)
         self._check(document, params, asker)

@@ -16,8 +16,11 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from db.access import had_keys
 from db.embedded import EmbeddedPostgres
 from db.migrate import migrate
+from db.pool import Pool
+from server.access import is_loopback
 from server.app import create_app
 from server.impatient import ImpatientHTTP, ImpatientWebsocket
 from server.settings import Settings
@@ -72,6 +75,7 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(listen(settings)) as listener, database(settings) as (dsn, embedded):
         for name in asyncio.run(migrate(settings.database_direct_url or dsn)):
             log.info("migrated", migration=name)
+        asyncio.run(_refuse_without_keys(settings, dsn))
         host, port = listener.getsockname()[:2]
         log.info(
             "serving",
@@ -84,6 +88,22 @@ def serve(settings: Settings) -> None:
         else:
             asyncio.run(_serve(settings, dsn, listener, _look_after(embedded) if embedded else None))
         log.info("stopped")
+
+
+async def _refuse_without_keys(settings: Settings, dsn: str) -> None:
+    """Raises RuntimeError where anyone who reaches the port could do everything, and nobody has said so on purpose."""
+    if is_loopback(settings.host) or settings.no_keys:
+        return
+    pool = Pool(dsn, size=2, through_pooler=settings.database_direct_url is not None)
+    await pool.open()
+    try:
+        if not await had_keys(pool):
+            raise RuntimeError(
+                f"there is no API key, and on {settings.host} others could reach this server: make one first with "
+                "`crew keys create admin --role admin`, or say that none is wanted with CREW_NO_KEYS=true"
+            )
+    finally:
+        await pool.close()
 
 
 def serve_worker(settings: Settings, descriptor: int, parent: int) -> None:
