@@ -75,13 +75,14 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(listen(settings)) as listener, database(settings) as (dsn, embedded):
         for name in asyncio.run(migrate(settings.database_direct_url or dsn)):
             log.info("migrated", migration=name)
-        asyncio.run(_refuse_without_keys(settings, dsn))
+        access = asyncio.run(_access(settings, dsn))
         host, port = listener.getsockname()[:2]
         log.info(
             "serving",
             url=f"http://{host}:{port}/graphql",
             database="embedded" if embedded else "DATABASE_URL",
             workers=settings.workers,
+            access=access,
         )
         if settings.workers > 1:
             Workers(settings, dsn, listener).run(functools.partial(_ensure, embedded))
@@ -90,20 +91,23 @@ def serve(settings: Settings) -> None:
         log.info("stopped")
 
 
-async def _refuse_without_keys(settings: Settings, dsn: str) -> None:
-    """Raises RuntimeError where anyone who reaches the port could do everything, and nobody has said so on purpose."""
-    if is_loopback(settings.host) or settings.no_keys:
-        return
+async def _access(settings: Settings, dsn: str) -> str:
+    """Who may call. Raises RuntimeError where anyone who reaches the port could do everything, and nobody wants it on purpose."""
     pool = Pool(dsn, size=2, through_pooler=settings.database_direct_url is not None)
     await pool.open()
     try:
-        if not await had_keys(pool):
-            raise RuntimeError(
-                f"there is no API key, and on {settings.host} others could reach this server: make one first with "
-                "`crew keys create admin --role admin`, or say that none is wanted with CREW_NO_KEYS=true"
-            )
+        if await had_keys(pool):
+            return "by API key"
     finally:
         await pool.close()
+    if is_loopback(settings.host):
+        return "open, on loopback alone: there is no API key yet"
+    if settings.no_keys:
+        return "open to whoever reaches it: CREW_NO_KEYS"
+    raise RuntimeError(
+        f"there is no API key, and on {settings.host} others could reach this server: make one first with "
+        "`crew keys create admin --role admin`, or say that none is wanted with CREW_NO_KEYS=true"
+    )
 
 
 def serve_worker(settings: Settings, descriptor: int, parent: int) -> None:
