@@ -181,8 +181,8 @@ def _pages(
         if name is None:
             found += below
             continue
-        usual = definition.args[name].default
-        size, variable = _whole(usual), None
+        usual, variable = definition.args[name].default_value, None
+        size = usual if isinstance(usual, int) else 1
         for argument in node.arguments or ():
             if argument.name.value == name:
                 if isinstance(argument.value, VariableNode):
@@ -193,14 +193,6 @@ def _pages(
                     size = int(argument.value.value)
         found.append(Page(min(max(size, 0), _LARGEST_PAGE), variable, below))
     return found
-
-
-def _whole(default: Any) -> int:
-    literal = getattr(default, "literal", None)
-    value = getattr(default, "value", None)
-    if isinstance(literal, IntValueNode):
-        return int(literal.value)
-    return value if isinstance(value, int) else 1
 
 
 def _varies(pages: Iterable[Page]) -> bool:
@@ -218,7 +210,10 @@ def _size(page: Page, variables: Mapping[str, Any] | None) -> int:
     if variables is None:
         return _LARGEST_PAGE
     given = variables.get(page.variable)
-    return min(max(given, 0), _LARGEST_PAGE) if isinstance(given, int) else page.size
+    if given is None:
+        return page.size
+    # 50.0 is an Int to GraphQL; what is none is refused where it is read.
+    return int(min(max(given, 0), _LARGEST_PAGE)) if isinstance(given, int | float) else 0
 
 
 def too_many_nodes(n: int, limits: Limits) -> OverLimit:

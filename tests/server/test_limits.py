@@ -50,7 +50,7 @@ BOMB = FRAGMENTS + " fragment N on Query { server { version } }"
          "fragment B on Task { parents { parents { id } } }", "TOO_DEEP"),
         ("{ tasks(first: 50) { nodes { parents(first: 20) { id } } } }", "TOO_MANY_NODES"),
         ("{ tasks { nodes { parents { id } } } }", "TOO_MANY_NODES"),
-        ("{ taskGroups(first: 100) { edges { node { tasks(first: 10) { nodes { id } } } } } }", "TOO_MANY_NODES"),
+        ("{ taskGroups(first: 100) { nodes { tasks(first: 10) { nodes { id } } } } }", "TOO_MANY_NODES"),
         ("{ a: __typename b: __typename c: __typename d: __typename }", "TOO_MANY_ALIASES"),
         ("{ __typename @skip(if: false) @skip(if: false) @skip(if: false) }", "TOO_MANY_DIRECTIVES"),
         ("query($x: Boolean = true @a @b @c) { __typename }", "TOO_MANY_DIRECTIVES"),
@@ -87,6 +87,7 @@ async def test_page_sizes_in_variables_count_as_they_are_sent(dsn: str) -> None:
         assert await codes(crew, query, n=10) == []
         assert await codes(crew, query, n=47) == []
         assert await codes(crew, query, n=48) == ["TOO_MANY_NODES"]
+        assert await codes(crew, query, n=48.0) == ["TOO_MANY_NODES"]
         assert await codes(crew, query, n=48, m=19) == []
         assert await codes(crew, query) == ["TOO_MANY_NODES"], "50 by default"
         assert await codes(crew, query, n="x") == ["BAD_INPUT"]
@@ -97,7 +98,7 @@ async def test_limits_of_calls_have_codes_and_paths(dsn: str) -> None:
     async with crew_on(dsn, **SMALL) as crew:
         tasks = [{"name": "a", "channel": "c"}]
         many = (await crew.send(CREATE, input={"name": "g", "tasks": tasks * 11})).json()["errors"][0]["extensions"]
-        assert (many["code"], many["path"][:2]) == ("TOO_LARGE", ["input", "tasks"])
+        assert many == {"code": "TOO_LARGE", "path": ["input"]}
         large = [{**tasks[0], "input": "x" * 2000}]
         refused = (await crew.send(CREATE, input={"name": "g", "tasks": large})).json()["errors"][0]["extensions"]
         assert refused == {"code": "TOO_LARGE", "path": ["input", "tasks", 0, "input"]}

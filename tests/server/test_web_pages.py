@@ -1,4 +1,4 @@
-"""No web page reaches a server by itself: not from another site, not under a name of its own, not by a request that needs no asking."""
+"""No web page reaches a server by itself: not from another site, and not under a name of its own."""
 
 from __future__ import annotations
 
@@ -32,19 +32,16 @@ async def refused(server: Served, transport: str, **headers: str) -> bool:
     try:
         code = await TRANSPORTS[transport](server, None, QUERY, **given)
     except websockets.InvalidStatus as error:
-        assert error.response.status_code == 403
-        return True
+        return error.response.status_code == 403
     assert code in (None, "FORBIDDEN")
     return code == "FORBIDDEN"
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", ["http", "sse"])
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "crew"]
 )
 async def test_a_name_that_is_not_the_servers_is_refused(server_here: Served, transport: str, host: str) -> None:
-    if transport == "websocket":
-        pytest.skip("covered by raw requests below: the client sets Host itself")
     assert await refused(server_here, transport, host=host)
 
 
@@ -111,7 +108,7 @@ async def test_cors_is_off_by_default(dsn: str) -> None:
     assert Settings().allowed_origins == ()
     async with served(dsn) as server, httpx.AsyncClient() as http:
         response = await http.options(server.url, headers={"origin": "https://app.example", **ASKING})
-        assert response.status_code == 405
+        assert response.status_code == 403
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
@@ -127,7 +124,7 @@ async def test_an_allowed_origin_may_ask_and_read(server_here: Served) -> None:
             assert answer.headers["access-control-allow-origin"] == "https://app.example"
             assert "access-control-allow-credentials" not in answer.headers
         denied = await http.options(server_here.url, headers={"origin": "https://evil.example", **ASKING})
-        assert denied.status_code == 405
+        assert denied.status_code == 403
         assert "access-control-allow-origin" not in denied.headers
         plain = await http.post(server_here.url, json=QUERY)
         assert "access-control-allow-origin" not in plain.headers
