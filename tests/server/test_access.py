@@ -125,6 +125,8 @@ async def test_a_worker_works_on_the_channels_of_its_key_alone(server_here: Serv
         refused = await ask(server_here, worker, query, input=given)
         assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
         assert [str(step) for step in refused["errors"][0]["extensions"]["path"]] == path
+    holding = {"workerId": "w", "channels": ["a"], "holding": others}
+    assert await over_websocket(server_here, worker, {"query": PUSH, "variables": {"input": holding}}) == "FORBIDDEN"
     done = await ask(server_here, worker, COMPLETE, input={"results": [{"lease": own[0]}, {"lease": "x"}]})
     assert (done["data"]["completeTasks"]["completed"], len(done["data"]["completeTasks"]["errors"])) == (1, 1)
     kept = await ask(server_here, admin, COMPLETE, input={"results": [{"lease": others[0]}, {"lease": others[1]}]})
