@@ -12,6 +12,7 @@ from schema.group import GroupMutation, GroupQuery
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
+from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
@@ -28,6 +29,7 @@ class Query(
     WorkgroupQuery,
     WorkerQuery,
     AccessQuery,
+    ScheduleQuery,
     ThroughputQuery,
     EventQuery,
     ServerQuery,
@@ -41,7 +43,15 @@ class Query(
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, AccessMutation):
+class Mutation(
+    GroupMutation,
+    LeaseMutation,
+    TaskMutation,
+    ChannelMutation,
+    WorkgroupMutation,
+    ScheduleMutation,
+    AccessMutation,
+):
     pass
 
 

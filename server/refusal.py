@@ -11,6 +11,6 @@ class Refusal(Exception):
         self.status, self.code, self.headers = status, code, headers or {}
 
     @property
-    def error(self) -> dict[str, object]:
-        """As a response has it."""
-        return {"message": str(self), "extensions": {"code": self.code}}
+    def errors(self) -> list[dict[str, object]]:
+        """As a response has them."""
+        return [{"message": str(self), "extensions": {"code": self.code}}]

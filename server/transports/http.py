@@ -73,7 +73,9 @@ class GraphQLOverHTTP:
                 body, bad = done
                 await send_body(send, 400 if bad and media_type == RESPONSE else 200, media_type, body)
         except RequestRefused as refusal:
-            await send_body(send, 400, JSON, written({"errors": refusal.errors}))
+            await send_body(
+                send, 400 if media_type == RESPONSE else 200, media_type, written({"errors": refusal.errors})
+            )
         except Refusal as refusal:
             await send_refusal(send, refusal, JSON if media_type == EVENT_STREAM else media_type)
 
@@ -168,5 +170,5 @@ async def send_body(send: Send, status: int, media_type: str, body: bytes, more:
 
 
 async def send_refusal(send: Send, refusal: Refusal, media_type: str = JSON) -> None:
-    body = written({"errors": [refusal.error]})
+    body = written({"errors": refusal.errors})
     await send_body(send, refusal.status, media_type, body, refusal.headers)

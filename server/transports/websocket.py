@@ -23,7 +23,7 @@ INIT_SECONDS = 5.0
 PING_SECONDS = 12.0
 """A ping after so long a silence of the client; closed after as much again."""
 MOST_OPERATIONS = 1000
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, INIT_TIMEOUT = 4400, 4401, 4403, 4406, 4408
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, TIMEOUT = 4400, 4401, 4403, 4406, 4408
 TAKEN, TOO_MANY, INTERNAL, RESTART, TRY_AGAIN = 4409, 4429, 4500, 1012, 1013
 _CODES = {401: UNAUTHORIZED, 403: FORBIDDEN, 429: TOO_MANY, 503: TRY_AGAIN}
 """How a refusal closes the socket; any other with BAD_REQUEST."""
@@ -106,12 +106,13 @@ class _Socket:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(INIT_SECONDS)
         if self._asker is None:
-            self._close(INIT_TIMEOUT, "Connection initialisation timeout")
+            self._close(TIMEOUT, "Connection initialisation timeout")
         self._heard = max(self._heard, loop.time() - INIT_SECONDS)
         while True:
             silence = loop.time() - self._heard
             if silence >= 2 * PING_SECONDS:
-                self._close(INTERNAL, "No answer to pings")
+                # Clients connect again after this code; after INTERNAL, one that was only asleep would not.
+                self._close(TIMEOUT, "No answer to pings")
                 return
             if silence >= PING_SECONDS:
                 await self._tell({"type": "ping"})
@@ -193,8 +194,7 @@ class _Socket:
             else:
                 await self._next(id, (await self._operations.body(document, params, asker))[0])
         except (Refusal, RequestRefused) as refusal:
-            errors = refusal.errors if isinstance(refusal, RequestRefused) else [refusal.error]
-            await self._text(written({"id": id, "type": "error", "payload": errors}))
+            await self._text(written({"id": id, "type": "error", "payload": refusal.errors}))
             return
         except Draining:
             self._close(RESTART, "The server stops: connect again")

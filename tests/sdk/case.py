@@ -221,10 +221,9 @@ class Run:
     async def expected(self, work: asyncio.Task[None]) -> None:
         if self.case.get("do") == "stop":
             await asyncio.wait_for(asyncio.shield(work), 15)
+        await self.until({name: {"heldBy": ["WORKGROUP_SUSPENDED"]} for name in self.case.get("held", ())})
         await self.until(self.case["expect"])
         found = await self.nodes()
-        for name in self.case.get("held", ()):
-            assert found[name]["heldBy"] == ["WORKGROUP_SUSPENDED"]
         if "total" in self.case:
             assert len(found) == self.case["total"]
 

@@ -59,7 +59,7 @@ class Raw:
             await self._say(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, b"event: next")
             return self
         key = base64.b64encode(random.randbytes(16)).decode()
-        head = "GET /graphql HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        head = "GET /graphql HTTP/1.1\r\nHost: [::1]\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         protocol = "Sec-WebSocket-Protocol: graphql-transport-ws\r\n"
         await self._say(f"{head}{protocol}Sec-WebSocket-Key: {key}\r\n\r\n".encode(), b"\r\n\r\n")
         await self._say(_frame({"type": "connection_init"}), b"connection_ack")

@@ -30,15 +30,19 @@ export function encode(value: unknown): string {
 
 /** The value of a JSON text. Throws SyntaxError. */
 export function decode(text: string): any {
-  if (!LONG.test(text)) return JSON.parse(text);
-  let marked = false;
-  const exact = text.replace(STRING_OR_NUMBER, (token) => {
+  const exact = marked(text);
+  return exact === text ? JSON.parse(text) : JSON.parse(exact, unmarked);
+}
+
+/** The same JSON with integers beyond 2^53 as strings that `unmarked`, a reviver, makes BigInt of. */
+export function marked(text: string): string {
+  if (!LONG.test(text)) return text;
+  return text.replace(STRING_OR_NUMBER, (token) => {
     if (token.startsWith('"') || !LONG_INTEGER.test(token) || Number.isSafeInteger(Number(token))) return token;
-    marked = true;
     return `"${MARK}${token}"`;
   });
-  if (!marked) return JSON.parse(text);
-  return JSON.parse(exact, (_key, part: unknown) =>
-    typeof part === "string" && part.startsWith(MARK) ? BigInt(part.slice(MARK.length)) : part,
-  );
+}
+
+export function unmarked(_key: string, part: unknown): unknown {
+  return typeof part === "string" && part.startsWith(MARK) ? BigInt(part.slice(MARK.length)) : part;
 }
