@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -59,6 +60,7 @@ class Vault:
         return self._fernets[0].encrypt(self.open(token).encode())
 
 
+@cache
 def _key(text: str) -> bytes:
     """A Fernet key as it is; any other text is stretched to one."""
     try:

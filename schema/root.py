@@ -5,6 +5,7 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access import AccessMutation, AccessQuery
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
@@ -29,6 +30,7 @@ class Query(
     WorkgroupQuery,
     WorkerQuery,
     OperatorQuery,
+    AccessQuery,
     ScheduleQuery,
     ThroughputQuery,
     EventQuery,
@@ -44,7 +46,14 @@ class Query(
     )
 )
 class Mutation(
-    GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, OperatorMutation, ScheduleMutation
+    GroupMutation,
+    LeaseMutation,
+    TaskMutation,
+    ChannelMutation,
+    WorkgroupMutation,
+    OperatorMutation,
+    ScheduleMutation,
+    AccessMutation,
 ):
     pass
 

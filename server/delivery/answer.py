@@ -10,7 +10,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from server.operations import Refusal, read
+from server.operations import read
+from server.refusal import Refusal
 
 _EXCERPT = 500
 _LIMITED = (429, 503)

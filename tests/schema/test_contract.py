@@ -32,12 +32,8 @@ SHARED = HERE.parents[2] / "shared" / "contract" / "schema.graphql"
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "ApiKey",
-        "ApiKeyInput",
-        "ApiKeyPayload",
         "DeletePayload",
         "Mutation.cancelTaskGroup",
-        "Mutation.createApiKey",
         "Mutation.deleteExpiredTaskGroups",
         "Mutation.deleteTask",
         "Mutation.deleteTaskGroup",
@@ -45,12 +41,9 @@ NOT_YET: frozenset[str] = frozenset(
         "Mutation.resetTaskGroup",
         "Mutation.resetTasks",
         "Mutation.retryTaskGroup",
-        "Mutation.revokeApiKey",
         "Mutation.updateTask",
         "Mutation.updateTaskGroup",
-        "Query.apiKeys",
         "RetryPatch",
-        "Role",
         "TaskPayload",
         "UpdateTaskGroupInput",
         "UpdateTaskInput",

@@ -13,10 +13,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from db.errors import OUTAGE, DatabaseUnavailable
-from resolvers.errors import CrewError
-from schema.context import Context, Services
-from server.operations import Refusal, read, written
-from server.transports.http import JSON, refuse_other_namespace, whole_body
+from resolvers.access import Role
+from resolvers.errors import CrewError, Forbidden
+from schema.context import Context
+from server.access import Access
+from server.operations import read, written
+from server.refusal import Refusal
+from server.transports.http import JSON, whole_body
 from server.transports.rest import steering, work
 from server.transports.rest.call import Call
 from server.transports.rest.reading import Fields
@@ -38,19 +41,28 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/task/{id}/retry": {"POST": steering.retry_task},
     "/task/{id}/release": {"POST": work.release},
     "/channels": {"GET": steering.channels},
-    "/channel/{channel}/tasks": {"GET": steering.tasks_of_channel},
-    "/channel/{channel}/acquire": {"POST": work.acquire},
+    "/channel/{channel:path}/tasks": {"GET": steering.tasks_of_channel},
+    "/channel/{channel:path}/acquire": {"POST": work.acquire},
 }
 PREFIX = "/api/v1"
+_OF_WORKERS = {work.acquire, work.release, steering.create_group, steering.create_task}
+"""Reading is for VIEWERs, these for WORKERs, and all else for ADMINs."""
 
-_STATUS = {"NOT_FOUND": 404, "CONFLICT": 409, "DUPLICATE_KEY": 409, "TOO_LARGE": 413, "UNAVAILABLE": 503}
+_STATUS = {
+    "FORBIDDEN": 403,
+    "NOT_FOUND": 404,
+    "CONFLICT": 409,
+    "DUPLICATE_KEY": 409,
+    "TOO_LARGE": 413,
+    "UNAVAILABLE": 503,
+}
 
 
 class Rest:
     """All paths. `lease_seconds`: those workers never extend."""
 
-    def __init__(self, services: Callable[[], Services], *, max_body: int, lease_seconds: float) -> None:
-        self._services = services
+    def __init__(self, access: Access, *, max_body: int, lease_seconds: float) -> None:
+        self.access = access
         self._max_body = max_body
         self._lease_seconds = lease_seconds
 
@@ -80,15 +92,22 @@ class Rest:
         if handler is None:
             allowed = ", ".join(handlers)
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"use {allowed} on this path", {"allow": allowed})
-        refuse_other_namespace(dict(request.scope["headers"]))
+        headers = dict(request.scope["headers"])
+        self.access.check_source(headers)
+        asker = await self.access.asker(request.scope, headers)
+        role = Role.VIEWER if request.method == "GET" else Role.WORKER if handler in _OF_WORKERS else Role.ADMIN
+        if asker.caller.role < role:
+            raise Forbidden(
+                f"an API key of the role {role.name} is needed for this; the one that was sent is of {asker.caller.role.name}"
+            )
         body = {} if request.method == "GET" else await self._body(request)
-        services = self._services()
-        call = Call(Context(services), request.path_params, request.query_params, Fields(body), self._lease_seconds)
+        context = Context(asker.services, caller=asker.caller)
+        call = Call(context, request.path_params, request.query_params, Fields(body), self._lease_seconds)
         try:
             return await handler(call)
         finally:
             if request.method != "GET":
-                services.core.stir()
+                asker.services.core.stir()
 
     async def _body(self, request: Request) -> dict[str, Any]:
         """A JSON object, or nothing."""
@@ -111,8 +130,16 @@ class _View:
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        sending = self._rest.access.with_cors(headers, send)
+        if scope["method"] == "OPTIONS" and (allowed := self._rest.access.preflight(headers)) is not None:
+            methods = (b"access-control-allow-methods", b"GET, POST, PUT, DELETE")
+            named = [methods, *((name, value) for name, value in allowed if name != methods[0])]
+            await sending({"type": "http.response.start", "status": 204, "headers": named})
+            await sending({"type": "http.response.body", "body": b""})
+            return
         answer = await self._rest.answer(self._handlers, Request(scope, receive, send))
-        await answer(scope, receive, send)
+        await answer(scope, receive, sending)
 
 
 def _written(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:

@@ -24,6 +24,7 @@ _SUCCEEDED, _CANCELLED = 5, 7
 async def acquire(call: Call) -> dict[str, Any]:
     """A task with what its parents did, or none. Those workers never extend: the lease is long."""
     channel = check.text(call.params["channel"], ("channel",), "channel")
+    call.context.caller.may_work_on([channel], ("channel",))
     worker = check.text(call.body.needed("workerId"), ("workerId",), "workerId")
     seconds = min(call.lease_seconds, call.core.limits.max_lease_seconds)
     granted = await call.services.dispatcher.claim(Claim(worker, (channel,), 1, seconds, 0.0, None))
@@ -39,6 +40,7 @@ async def release(call: Call) -> dict[str, Any]:
     core, body = call.core, call.body
     worker = check.text(body.needed("workerId"), ("workerId",), "workerId")
     row = await call.task()
+    call.context.caller.may_work_on([row.channel], ("id",))
     number = (await core.workers.numbers([worker]))[worker]
     stands = await standing_with(core.pool, core.ns, row.no, number)
     if stands.lease_no is not None:
