@@ -62,6 +62,8 @@ class Core:
     """Tasks became ready at these places: the dispatcher looks there."""
     due: Callable[[float], None] = lambda _: None
     """Something ends in so many seconds: the clock is set."""
+    scheduled: Callable[[float], None] = lambda _: None
+    """A schedule is due in so many seconds."""
     stir: Callable[[], None] = lambda: None
     """Events were written: the log is put in order, if somebody follows it."""
     ended: Callable[[list[tuple[int, int]]], None] = lambda _: None

@@ -8,19 +8,32 @@ from strawberry.schema.config import StrawberryConfig
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
+from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
+from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
 from schema.throughput import ThroughputQuery
+from schema.update import UpdateMutation
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
+class Query(
+    TaskQuery,
+    GroupQuery,
+    ChannelQuery,
+    WorkgroupQuery,
+    WorkerQuery,
+    ScheduleQuery,
+    ThroughputQuery,
+    EventQuery,
+    ServerQuery,
+):
     pass
 
 
@@ -30,7 +43,16 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
+class Mutation(
+    GroupMutation,
+    GroupSteering,
+    LeaseMutation,
+    TaskMutation,
+    UpdateMutation,
+    ChannelMutation,
+    WorkgroupMutation,
+    ScheduleMutation,
+):
     pass
 
 
