@@ -12,12 +12,15 @@ help: ## this list
 
 setup: $(STAMP) ## .venv with the `crew` command, locked dependencies, GraphiQL's files, sdk/js built
 
-$(STAMP): requirements.lock pyproject.toml graphiql/package-lock.json graphiql/install.py graphiql/index.html graphiql/page.js graphiql/page.css sdk/js/package-lock.json
+LOCKS := requirements.lock graphiql/package-lock.json sdk/js/package-lock.json tests/audits/package-lock.json tests/clients/package-lock.json
+
+$(STAMP): pyproject.toml $(LOCKS) graphiql/install.py graphiql/index.html graphiql/page.js graphiql/page.css
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Crew needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e sdk/python
 	$(BIN)/python graphiql/install.py
+	$(BIN)/python -m tests.support.node
 	$(BIN)/python -m tests.support.javascript
 	@touch $@
 
@@ -57,4 +60,4 @@ lock: ## lock the newest dependencies (needs uv)
 	uv pip compile --universal --generate-hashes --quiet --upgrade pyproject.toml --group dev -o requirements.lock
 
 clean: ## remove what was installed and generated here
-	rm -rf .venv .crew server/static/graphiql graphiql/node_modules sdk/js/node_modules sdk/js/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .crew server/static/graphiql graphiql/node_modules sdk/js/node_modules sdk/js/dist tests/*/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

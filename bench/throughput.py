@@ -154,7 +154,7 @@ async def straight(dsn: str, tasks: int) -> Figures:
     async def turn(n: int) -> int:
         start = [(channel, -(1 << 31), 0)]
         async with pool.acquire() as connection:
-            rows, _ = await claim_tasks(connection, NS, start, [ClaimRequest(worker, n, 60.0, uuid.uuid4(), "")])
+            rows = (await claim_tasks(connection, NS, start, [ClaimRequest(worker, n, 60.0, uuid.uuid4(), "")])).rows
             if rows:
                 await complete_tasks(connection, NS, [Completion(r.lease_no, r.no, '{"ok": true}', None) for r in rows])
         return len(rows)

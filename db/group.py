@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db.pool import Pool
+from db.pool import Connection, Pool
 from db.statements import statement
 
 _LOOK = 100
@@ -28,6 +28,7 @@ class ChannelRow:
     number: int
     name: str
     is_paused: bool
+    max_running: int | None
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class WorkgroupRow:
     name: str
     suspended_until: datetime | None
     reason: str | None
+    max_running: int | None
+    starts: int | None
+    seconds: float | None
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class WorkerRow:
 
 
 async def read_groups(
-    pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None
+    pool: Pool | Connection, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None
 ) -> list[GroupRow]:
     rows = await pool.fetch(statement("group", "read_groups"), ns, nos or [], ids or [])
     return [GroupRow(*row) for row in rows]
@@ -96,7 +100,7 @@ async def read_workers(
     return [WorkerRow(*row) for row in rows]
 
 
-async def server_now(pool: Pool) -> datetime:
+async def server_now(pool: Pool | Connection) -> datetime:
     rows = await pool.fetch(statement("group", "server_now"))
     now: datetime = rows[0]["now"]
     return now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from db.pool import Connection
@@ -57,7 +58,18 @@ class ClaimedRow:
     spawned_by: int | None
     created_at: datetime
     again: int
-    """In full: how many tasks merged instead of being claimed. Lean: 1 when it was refused."""
+    opens_in: float | None
+
+
+class Claimed(NamedTuple):
+    rows: list[ClaimedRow]
+    again: int
+    """In full: how many tasks merged instead of being claimed, or NEEDS_TURN. Lean: 0, IN_FULL or WITH_TURN."""
+    opens_in: float | None
+    """A rate limit that is reached now lets a task through after so many seconds."""
+
+
+IN_FULL, WITH_TURN, NEEDS_TURN = 1, 2, -1
 
 
 @dataclass(slots=True)
@@ -181,8 +193,8 @@ async def best_places(connection: Connection, ns: int, start: list[Place], limit
 
 async def claim_tasks(
     connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None = None
-) -> tuple[list[ClaimedRow], int]:
-    """What was claimed; and, when it is not 0, that nothing was because of a key or a pause: run claim_tasks_full.
+) -> Claimed:
+    """What was claimed: nothing where a key, a pause or a limit is met.
 
     `limits`: at most so many of each place to start from.
     Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile.
@@ -191,10 +203,16 @@ async def claim_tasks(
 
 
 async def claim_tasks_full(
-    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None = None
-) -> tuple[list[ClaimedRow], int]:
-    """What was claimed, and how many tasks merged instead. Raises as claim_tasks."""
-    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests, limits)
+    connection: Connection,
+    ns: int,
+    start: list[Place],
+    requests: list[ClaimRequest],
+    limits: list[int] | None = None,
+    *,
+    turn: bool = False,
+) -> Claimed:
+    """As claim_tasks, with keys and pauses; `turn`: limits too, after take_turn in the same transaction."""
+    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests, limits, turn)
 
 
 async def _claim(
@@ -204,7 +222,8 @@ async def _claim(
     start: list[Place],
     requests: list[ClaimRequest],
     limits: list[int] | None,
-) -> tuple[list[ClaimedRow], int]:
+    *turn: bool,
+) -> Claimed:
     rows = await connection.fetch(
         sql,
         ns,
@@ -218,8 +237,10 @@ async def _claim(
         [x.asked for x in requests],
         limits or [sum(x.limit for x in requests)] * len(start),
         [x.offer for x in requests],
+        *turn,
     )
-    return [ClaimedRow(*row) for row in rows if row["ord"] is not None], rows[0]["again"]
+    found = [ClaimedRow(*row) for row in rows if row["ord"] is not None]
+    return Claimed(found, rows[0]["again"], rows[0]["opens_in"])
 
 
 async def claimed_before(connection: Connection, ns: int, claim_ids: list[UUID]) -> list[ClaimedBefore]:

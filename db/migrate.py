@@ -19,6 +19,14 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "60000",
 }
 
+_WHERE_IT_IS = """
+select set_config('search_path', quote_ident(coalesce(
+  (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass('migration')),
+  current_schema())) || ', pg_temp', false)
+"""
+"""Where the tables are, or may be made. A role called crew has the schema crew first on its path, which holds what applications
+call (0008_inbox.sql). Functions keep this path."""
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -57,6 +65,7 @@ async def migrate(dsn: str) -> list[str]:
 
 
 async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+    await connection.execute(_WHERE_IT_IS)
     await connection.execute(
         "create table if not exists migration ("
         "number int primary key, name text not null, applied_at timestamptz not null default now())"

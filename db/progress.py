@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from db.pool import Pool
+from db.pool import Connection, Pool
 from db.statements import statement
 from db.walk import Direction, Keyed, Span, TurnRow
 
@@ -69,7 +69,7 @@ async def throughput(pool: Pool, ns: int, channel: int, seconds: float, buckets:
     return [PaceRow(*row) for row in rows]
 
 
-async def group_progress(pool: Pool, ns: int, nos: list[int]) -> list[GroupProgressRow]:
+async def group_progress(pool: Pool | Connection, ns: int, nos: list[int]) -> list[GroupProgressRow]:
     return [GroupProgressRow(*row) for row in await pool.fetch(statement("progress", "group_progress"), ns, nos)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from db.name import Names
@@ -44,6 +44,10 @@ class Rhythm:
     """So long after the last message of a stream an empty one follows."""
 
 
+async def _nothing() -> bool:
+    return False
+
+
 @dataclass
 class Core:
     pool: Pool
@@ -58,10 +62,16 @@ class Core:
     """Tasks became ready at these places: the dispatcher looks there."""
     due: Callable[[float], None] = lambda _: None
     """Something ends in so many seconds: the clock is set."""
+    scheduled: Callable[[float], None] = lambda _: None
+    """A schedule is due in so many seconds."""
     stir: Callable[[], None] = lambda: None
     """Events were written: the log is put in order, if somebody follows it."""
     ended: Callable[[list[tuple[int, int]]], None] = lambda _: None
     """Leases, as (lease number, task number), have ended here: a stream that they were pushed to has room."""
+    limited: bool = False
+    """Workgroups are limited, as far as this server knows yet."""
+    admit: Callable[[], Awaitable[bool]] = _nothing
+    """Bring ready tasks of limited workgroups to where claims look; whether there were any."""
     seen: dict[int, tuple[list[str], str]] = field(default_factory=dict)
     """Workers heard of since the last ping: number → channels and transport."""
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -28,7 +28,7 @@ from db.join import MemberRow, feed, subtree_members
 from db.join import adopt as adopt_tasks
 from db.key import KeyedRow, lock_keys, merge_ready, remember_keys, tasks_with_keys
 from db.pause import park_paused, pause_groups
-from db.pool import Connection
+from db.pool import Connection, Pool
 from resolvers import check
 from resolvers.adopt import Tree, adopt
 from resolvers.core import Core
@@ -37,6 +37,7 @@ from resolvers.errors import BadInput, Conflict, CrewError, DuplicateKey, NotFou
 from resolvers.follow import After, cancel_under
 from resolvers.gather import Gather
 
+Result = TypeVar("Result")
 SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
 ADOPTED_PLACE = (1 << 31) - 1
@@ -92,12 +93,13 @@ class Creator:
                 "allowed: send them in several calls",
                 path,
             )
-        calls = [self._new_group(g, (*path, "groups", n) if many else path) for n, g in enumerate(groups)]
+        calls = [self.into_new(g, (*path, "groups", n) if many else path) for n, g in enumerate(groups)]
         _refuse_twice([(call.group_id, (*call.path, "id")) for call in calls])
         _refuse_twice([(d.id, (*d.path, "id")) for call in calls for d in call.drafts])
         return await self.gather.add(calls) if calls else []
 
-    def _new_group(self, group: Any, path: Path) -> Call:
+    def into_new(self, group: Any, path: Path) -> Call:
+        """A group and its tasks, checked."""
         group_id = new_id() if group.id is None else check.uuid(group.id, (*path, "id"), "id")
         row = NewGroupRow(
             group_id,
@@ -119,14 +121,18 @@ class Creator:
 
     async def tasks(self, group_id: object, tasks: Sequence[Any], path: Path) -> Made:
         """createTasks: into a group that is there."""
+        return (await self.gather.add([self.into_old(group_id, tasks, path)]))[0]
+
+    def into_old(self, group_id: object, tasks: Sequence[Any], path: Path) -> Call:
+        """Tasks for a group that is there, checked."""
         group = check.uuid(group_id, (*path, "groupId"), "groupId")
-        call = Call(
-            group, drafts(tasks, (*path, "tasks"), self.core.limits.max_batch, self.core.limits.max_input_bytes), path
-        )
-        return (await self.gather.add([call]))[0]
+        limits = self.core.limits
+        return Call(group, drafts(tasks, (*path, "tasks"), limits.max_batch, limits.max_input_bytes), path)
 
     async def _flush(self, batch: list[list[Call]]) -> Sequence[list[Made] | BaseException]:
-        refused = await self._find_groups([call for calls in batch for call in calls if call.new_group is None])
+        refused = await self.find_groups(
+            self.core.pool, [call for calls in batch for call in calls if call.new_group is None]
+        )
         answers: list[list[Made] | BaseException | None] = [
             next((refused[id(c)] for c in calls if id(c) in refused), None) for calls in batch
         ]
@@ -146,10 +152,11 @@ class Creator:
                     answers[n] = error
         return [a for a in answers if a is not None]
 
-    async def _find_groups(self, calls: list[Call]) -> dict[int, CrewError]:
+    async def find_groups(self, on: Pool | Connection, calls: list[Call]) -> dict[int, CrewError]:
+        """Gives calls into groups that are there the numbers of these; the refusals of others, by the id() of each."""
         if not calls:
             return {}
-        rows = await read_groups(self.core.pool, self.core.ns, ids=list({c.group_id for c in calls}))
+        rows = await read_groups(on, self.core.ns, ids=list({c.group_id for c in calls}))
         numbers = {row.id: row.group_no for row in rows}
         refused: dict[int, CrewError] = {}
         for call in calls:
@@ -169,18 +176,32 @@ class Creator:
         return [Made(c.group_id, [(next(numbers).no, d.id) for d in c.drafts]) for c in calls]
 
     async def _make_alone(self, calls: list[Call]) -> list[Made]:
-        """One caller's groups in one transaction, looking first; again when another made one of its ids meanwhile."""
+        """One caller's groups in one transaction."""
+
+        async def work(connection: Connection, after: After) -> list[Made]:
+            return await self.look_and_make(connection, calls, after)
+
+        return await self.transact(work, calls[0].path)
+
+    async def transact(self, work: Callable[[Connection, After], Awaitable[Result]], path: Path = ()) -> Result:
+        """One transaction that looks first, and tells what follows; again when another made one of its ids meanwhile."""
+
+        async def once(connection: Connection) -> tuple[Result, After]:
+            after = After()
+            return await work(connection, after), after
+
         for _ in range(_TRIES):
             try:
-                made, after = await self.core.pool.run(lambda c: self._look_and_make(c, calls), transaction=True)
+                answer, after = await self.core.pool.run(once, transaction=True)
             except (asyncpg.UniqueViolationError, Moved):
                 await asyncio.sleep(0)
                 continue
             after.tell(self.core)
-            return made
-        raise Conflict("the same ids are being made by other calls all the time: try again", calls[0].path)
+            return answer
+        raise Conflict("the same ids are being made by other calls all the time: try again", path)
 
-    async def _look_and_make(self, connection: Connection, calls: list[Call]) -> tuple[list[Made], After]:
+    async def look_and_make(self, connection: Connection, calls: list[Call], after: After) -> list[Made]:
+        """In the transaction of `connection`: groups that are there already stay as they are. Raises as make_within."""
         made: list[Made | None] = []
         fresh: list[Call] = []
         there = await groups_to_repeat(connection, self.core.ns, [c.group_id for c in calls if c.new_group])
@@ -193,9 +214,8 @@ class Creator:
             else:
                 made.append(None)
                 fresh.append(call)
-        after = After()
         done = await self.make_within(connection, fresh, after)
-        return [m or done.pop(0) for m in made], after
+        return [m or done.pop(0) for m in made]
 
     async def make_within(self, connection: Connection, calls: list[Call], after: After) -> list[Made]:
         """Make the calls' tasks in the transaction of `connection`: those whose ids are there already stay as they are.

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,9 +19,14 @@ from uuid import UUID
 
 import asyncpg
 
+from db.cap import take_turn
 from db.clock import ready_channels
 from db.key import take_in
 from db.lease import (
+    IN_FULL,
+    NEEDS_TURN,
+    WITH_TURN,
+    Claimed,
     ClaimedBefore,
     ClaimedRow,
     ClaimRequest,
@@ -33,14 +38,19 @@ from db.lease import (
     claimed_before,
     standing_leases,
 )
+from db.pool import Connection
 from db.task import TaskRow, read_tasks
 from resolvers.core import Core
 from resolvers.errors import Conflict
 from resolvers.follow import give_back
 
 _FROM_START = (-(1 << 31), 0)
+_AT_END = ((1 << 31) - 1, 0)
+"""No task stands there: nothing new is ready, but look."""
 _ROUND = 5000
 _IN_FULL = 10.0
+_LATE = 0.002
+"""Later than a rate limit opens."""
 _FEW = 4
 """Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
 _AHEAD = 10
@@ -114,6 +124,8 @@ class Dispatcher:
     """Many channels → where the best of their tasks stand that no claim was sent for, the best first."""
     _in_full: float = 0.0
     """Until when claims are made in full: there are keys or pauses."""
+    _limited: dict[int, float] = field(default_factory=dict)
+    """Channels in which limits were met: until when claims take the turn at once."""
     _in_round: Channels = ()
     _next_look: float = 0.0
     """When to look from the start of the channels again, whatever is remembered."""
@@ -342,7 +354,7 @@ class Dispatcher:
         wanted = sum(w.claim.limit for w in waiters)
         hungry, claimed = await self._deal(numbers, waiters)
         new = [w for w in hungry if not w.looked]
-        if new and self._forget(numbers):
+        if new and (await self.core.admit() or self._forget(numbers)):
             # Another server may have made something ready before the remembered key: look from the start.
             still, more = await self._deal(numbers, new)
             hungry = [w for w in hungry if w.looked] + still
@@ -401,8 +413,6 @@ class Dispatcher:
             ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked, w.claim.offer)
             for w in waiters
         ]
-        rows: list[ClaimedRow] = []
-        again = 1
         async with self._starts(numbers) as start:
             self._told.clear()
             limits: list[int] | None = None
@@ -410,25 +420,65 @@ class Dispatcher:
                 share = await self._share(start, sum(w.claim.limit for w in waiters))
                 start = [place for place in start if place[0] in share] or start[:1]
                 limits = [share.get(place[0], 1) for place in start]
-            if time.monotonic() > self._in_full:
-                rows, again = await self.core.pool.run(lambda c: claim_tasks(c, self.core.ns, start, requests, limits))
-                if again:
-                    self._in_full = time.monotonic() + _IN_FULL
-            while again and not rows:
-                rows, again = await self.core.pool.run(
-                    lambda c: claim_tasks_full(c, self.core.ns, start, requests, limits)
-                )
+            rows = await self._take_tasks(start, requests, limits)
         if limits is not None and len(rows) < sum(limits):
             # Somebody else took some, or they are held now.
             self._best.pop(tuple(numbers), None)
         runners = [row.no for row in rows if row.merges]
         if runners:
             await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
-        self._remember(rows)
+        if self._limited.keys().isdisjoint(numbers):
+            self._remember(rows)
         if rows:
             self.core.stir()
             self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
         return rows
+
+    async def _take_tasks(
+        self, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None
+    ) -> list[ClaimedRow]:
+        """By the statement that knows all that is met: lean as long as nothing is, else in full, and with the turn under limits."""
+        pool, ns, channels = self.core.pool, self.core.ns, {place[0] for place in start}
+        now = time.monotonic()
+        found = Claimed([], IN_FULL, None)
+        turn = any(self._limited.get(channel, 0.0) > now for channel in channels)
+        if not turn and now > self._in_full:
+            found = await pool.run(lambda c: claim_tasks(c, ns, start, requests, limits))
+            if found.again == IN_FULL:
+                self._in_full = now + _IN_FULL
+            turn = found.again == WITH_TURN
+        while found.again and not found.rows:
+            turn = turn or found.again == NEEDS_TURN
+            if turn:
+                # What has no room now is passed over, and looked at again.
+                self._limited.update(dict.fromkeys(channels, now + _IN_FULL))
+                self._forget(list(channels))
+
+            async def claim(c: Connection, turn: bool = turn) -> Claimed:
+                if turn:
+                    await take_turn(c, ns)
+                return await claim_tasks_full(c, ns, start, requests, limits, turn=turn)
+
+            found = await pool.run(claim, transaction=turn)
+        if turn:
+            self._reopen(channels, found.opens_in, more=bool(found.rows))
+        return found.rows
+
+    def _reopen(self, channels: set[int], opens_in: float | None, *, more: bool) -> None:
+        """Under limits: look again when a rate lets more through; at once when some were taken, for others may still fit."""
+        if more:
+            self.room(channels)
+        elif opens_in is not None:
+            asyncio.get_running_loop().call_later(max(opens_in, 0.0) + _LATE, self.room, channels)
+
+    def room(self, channels: Collection[int] | None = None) -> list[Place]:
+        """There may be room under limits again: those who wait for what is limited look. What to tell other servers."""
+        limited = self._limited if channels is None else channels
+        if limited:
+            names = {self.core.channels.name.get(channel) for channel in limited}
+            self._dry = {c: since for c, since in self._dry.items() if names.isdisjoint(c)}
+            self._kick([c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c)])
+        return [(channel, *_AT_END) for channel in limited]
 
     async def _share(self, start: list[Place], wanted: int) -> Counter[int]:
         """Of the best tasks of many channels, how many each has. Asked for some claims ahead: it costs a look into each channel."""

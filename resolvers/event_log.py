@@ -124,7 +124,8 @@ class EventLog:
             if upto is not None:
                 self._stirred.set()
             try:
-                await asyncio.wait_for(self.advanced.wait(), _PATIENCE)
+                async with asyncio.timeout(_PATIENCE):
+                    await self.advanced.wait()
             except TimeoutError:
                 raise Unavailable("the event log cannot be read: the database does not answer; try again") from None
 
@@ -135,7 +136,8 @@ class EventLog:
 
     async def step(self) -> None:
         try:
-            await asyncio.wait_for(self._stirred.wait(), self._core.rhythm.floor * random.uniform(0.9, 1.1))
+            async with asyncio.timeout(self._core.rhythm.floor * random.uniform(0.9, 1.1)):
+                await self._stirred.wait()
             at_floor = False
         except TimeoutError:
             at_floor = True

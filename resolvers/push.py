@@ -124,7 +124,8 @@ class Push:
             stream.changed.clear()
             if stream.room <= 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stream.changed.wait(), left)
+                    async with asyncio.timeout(left):
+                        await stream.changed.wait()
             elif granted := await self._claim(stream, left):
                 return granted
         return []

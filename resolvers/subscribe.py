@@ -89,7 +89,8 @@ class Subscriber:
                 return Batch(events, self.cursor)
             if not pieces:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(advanced.wait(), left)
+                    async with asyncio.timeout(left):
+                        await advanced.wait()
 
     async def _following(self) -> list[Piece]:
         log = self._log

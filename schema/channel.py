@@ -6,8 +6,9 @@ from typing import Annotated
 
 import strawberry
 
+from db.cap import Asked
 from db.group import ChannelRow, read_channels
-from resolvers import steer
+from resolvers import cap, steer
 from resolvers.workgroup import checked_name, checked_place
 from schema.context import Info, page_size
 from schema.task import STATES, StateCount
@@ -20,10 +21,11 @@ class Channel:
     number: strawberry.Private[int]
     name: str = of(description="As its tasks name it.")
     is_paused: bool = of(description="No task of it is handed out until it is resumed.")
+    max_running: int | None = of(description="At most this many run at once; null for no limit.")
 
     @classmethod
     def of(cls, row: ChannelRow) -> Channel:
-        return cls(number=row.number, name=row.name, is_paused=row.is_paused)
+        return cls(number=row.number, name=row.name, is_paused=row.is_paused, max_running=row.max_running)
 
     @strawberry.field(description="How many of its tasks stand in each state; states with none are left out.")
     async def counts(self, info: Info) -> list[StateCount]:
@@ -35,6 +37,15 @@ class Channel:
     )
     async def oldest_ready_seconds(self, info: Info) -> float | None:
         return await info.context.loaders.oldest_ready.load(self.number)
+
+
+@strawberry.input(description="What is to change of a channel.")
+class ChannelInput:
+    name: str = of(description="Its name; 1 to 255 characters.")
+    max_running: int | None = of(
+        default=strawberry.UNSET,
+        description="At most this many run at once, 0 to 1,000,000; null lifts the limit, left out it stays as it is.",
+    )
 
 
 @strawberry.type(description="The channel as it is now.")
@@ -94,3 +105,19 @@ class ChannelMutation:
     ) -> ChannelPayload | None:
         await steer.resume_channel(info.context.core, name)
         return await _payload(info, name)
+
+    @strawberry.mutation(
+        description=(
+            "Limit how many tasks of a channel run at once, over all servers. Running tasks go on, also where they are more. Makes "
+            "the channel when no task has named it yet."
+        )
+    )
+    async def configure_channel(
+        self, info: Info, input: Annotated[ChannelInput, strawberry.argument(description="What is to change.")]
+    ) -> ChannelPayload | None:
+        asked = Asked()
+        if input.max_running is not strawberry.UNSET:
+            asked.max_running_given = True
+            asked.max_running = cap.checked_most(input.max_running, ("input", "maxRunning"))
+        await cap.configure_channel(info.context.core, input.name, asked)
+        return await _payload(info, input.name)

@@ -15,8 +15,10 @@ from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
+from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
 from resolvers.push import Push
+from resolvers.schedule import Schedules
 from schema.loaders import Loaders
 
 
@@ -30,6 +32,8 @@ class Services:
     dispatcher: Dispatcher
     log: EventLog
     push: Push
+    schedules: Schedules
+    inbox: Inbox
     version: str
 
     def drain(self) -> None:

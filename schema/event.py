@@ -54,6 +54,13 @@ class TaskEventKind(enum.Enum):
         "GROUP_FINISHED", description="The last task of a group was settled; told within a second of it."
     )
     GROUP_DELETED = strawberry.enum_value("GROUP_DELETED", description="A group is gone, with all its tasks.")
+    REFUSED = strawberry.enum_value(
+        "REFUSED",
+        description=(
+            "What a schedule or an application's own transaction (crew.create_tasks) wanted was refused, and nothing was made: "
+            "`Schedule.lastError` or the view crew.refused says why."
+        ),
+    )
 
 
 _KINDS = list(TaskEventKind)

@@ -11,6 +11,7 @@ from schema.group import GroupMutation, GroupQuery
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
+from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
@@ -20,7 +21,17 @@ from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
 
 @strawberry.type(description="What can be read.")
-class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, ThroughputQuery, EventQuery, ServerQuery):
+class Query(
+    TaskQuery,
+    GroupQuery,
+    ChannelQuery,
+    WorkgroupQuery,
+    WorkerQuery,
+    ScheduleQuery,
+    ThroughputQuery,
+    EventQuery,
+    ServerQuery,
+):
     pass
 
 
@@ -30,7 +41,7 @@ class Query(TaskQuery, GroupQuery, ChannelQuery, WorkgroupQuery, WorkerQuery, Th
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation):
+class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, ScheduleMutation):
     pass
 
 

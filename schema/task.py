@@ -59,7 +59,15 @@ class Hold(enum.Enum):
     WORKGROUP_LIMITED = strawberry.enum_value("WORKGROUP_LIMITED", description="Its workgroup is at its limit.")
 
 
-HOLDS = (Hold.TASK_PAUSED, Hold.GROUP_PAUSED, Hold.CHANNEL_PAUSED, Hold.WORKGROUP_SUSPENDED)
+HOLDS = (
+    Hold.TASK_PAUSED,
+    Hold.GROUP_PAUSED,
+    Hold.CHANNEL_PAUSED,
+    Hold.WORKGROUP_SUSPENDED,
+    Hold.CHANNEL_LIMITED,
+    Hold.WORKGROUP_LIMITED,
+)
+"""By bit."""
 """By the bits that rows carry, lowest first."""
 
 
@@ -189,7 +197,7 @@ class Task:
     held_by: list[Hold] = of(
         description=(
             "What holds a task back that its state alone would let run: paused itself, in a paused group or channel, in a "
-            "suspended or full workgroup."
+            "suspended workgroup, in a channel or workgroup that runs or starts as many as it may."
         )
     )
     priority: int = of(description="Higher goes first; within one priority, the oldest.")

@@ -18,19 +18,25 @@ from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
 from db.namespace import lease_key, namespace_number
 from db.pool import Pool
+from resolvers.cap import Admission
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
 from resolvers.event_log import EventLog
+from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
 from resolvers.push import Push
+from resolvers.schedule import Schedules
 from schema.context import Services
+from schema.given import Given
 from schema.root import schema
 from server import graphiql
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
 from server.loops.hints import Hints
+from server.loops.inbox import take_in
 from server.loops.run import forever
+from server.loops.schedules import ScheduleLoop
 from server.loops.vacuum import Vacuum
 from server.operations import Operations
 from server.settings import Settings
@@ -95,31 +101,47 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
     creator, dispatcher = Creator(core), Dispatcher(core)
     finisher = Finisher(core, creator)
     push = Push(core, dispatcher, finisher)
-    return Services(core, creator, finisher, dispatcher, EventLog(core), push, version("crew"))
+    given = Given(schema)
+    schedules = Schedules(core, creator, given.group)
+    inbox = Inbox(core, creator, given.group, given.tasks)
+    log = EventLog(core)
+    return Services(core, creator, finisher, dispatcher, log, push, schedules, inbox, version("crew"))
 
 
 @asynccontextmanager
 async def running_loops(services: Services, direct_dsn: str, retention: float) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
+    schedules = ScheduleLoop(core, services.schedules)
     hints = Hints(services, direct_dsn)
     log.told = hints.tell_tick
+
+    admission = Admission(core)
 
     def wake(places: list[Place]) -> None:
         dispatcher.wake(places)
         hints.tell(places)
+        admission.stir()
 
-    core.wake, core.due, core.stir = wake, clock.due, log.stir
-    core.ended = services.push.ended
+    def ended(leases: list[tuple[int, int]]) -> None:
+        services.push.ended(leases)
+        admission.stir()
+        hints.tell(dispatcher.room())
+
+    core.scheduled = schedules.due
+    core.wake, core.due, core.stir, core.ended, core.admit = wake, clock.due, log.stir, ended, admission.admit
     # The first beat comes before any sweep: it prolongs what stood when the last server went.
     await heartbeat.once(core)
     steps = {
         "heartbeat": lambda: heartbeat.step(core),
         "clock": clock.step,
+        "schedules": schedules.step,
+        "inbox": lambda: take_in(services.inbox),
         "fold": lambda: upkeep.fold(services),
         "log": log.step,
         "forget log": lambda: upkeep.forget_log(core, retention),
         "push": services.push.step,
+        "admission": admission.step,
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),
@@ -140,7 +162,8 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         await services.finisher.completions.idle()
         await services.finisher.failures.idle()
         with suppress(DatabaseUnavailable, *OUTAGE):
-            await asyncio.wait_for(hints.withdraw(), 1)
+            async with asyncio.timeout(1):
+                await hints.withdraw()
 
 
 async def _healthz(_: Request) -> Response:

@@ -47,6 +47,5 @@ class ImpatientHTTP(_Impatient, HttpToolsProtocol):
 
 class ImpatientWebsocket(_Impatient, WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
-        """No pong: whoever is there does not answer, and would not answer a closing handshake either."""
-        super().keepalive_timeout()
+        """No pong. Without a closing frame: 1011 would tell a client that was only asleep, when it wakes, not to come back."""
         self.transport.abort()

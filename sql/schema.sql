@@ -1,5 +1,271 @@
 -- What all migrations make, as pg_dump shows it. Written by `make schema`; a test compares it.
 
+CREATE SCHEMA crew;
+
+CREATE FUNCTION crew.create_tasks(call jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+  space constant text := coalesce(nullif(current_setting('crew.namespace', true), ''), 'default');
+  number int;
+  wrong record;
+  made jsonb;
+begin
+  select n.ns from namespace n where n.name = space into number;
+  if number is null then
+    raise exception 'crew.create_tasks: there is no namespace %', quote_literal(space)
+      using errcode = 'invalid_parameter_value', hint = 'Set crew.namespace to one that is there, or reset it.';
+  end if;
+  select w.path, w.problem, w.remedy from crew.wrong_with(call) w into wrong;
+  if wrong.problem is not null then
+    raise exception 'crew.create_tasks: %: %', coalesce(nullif(wrong.path, ''), 'the call'), wrong.problem
+      using errcode = 'invalid_parameter_value', hint = wrong.remedy, detail = wrong.path;
+  end if;
+
+  select coalesce(jsonb_agg(
+      case when coalesce(t.value -> 'id', 'null') = 'null' then t.value || jsonb_build_object('id', crew.new_id()) else t.value end
+      order by t.n), '[]')
+  from jsonb_array_elements(nullif(call -> 'tasks', 'null')) with ordinality as t(value, n)
+  into made;
+  call := call || jsonb_build_object('tasks', made);
+  if not call ? 'groupId' and coalesce(call -> 'id', 'null') = 'null' then
+    call := call || jsonb_build_object('id', crew.new_id());
+  end if;
+
+  insert into inbox (ns, call, size) values (number, call, jsonb_array_length(made));
+  return jsonb_build_object(
+    'groupId', coalesce(call -> 'groupId', call -> 'id'),
+    'taskIds', (select coalesce(jsonb_agg(t.value -> 'id' order by t.n), '[]')
+      from jsonb_array_elements(made) with ordinality as t(value, n)));
+end
+$$;
+
+COMMENT ON FUNCTION crew.create_tasks(call jsonb) IS 'Creates tasks when the transaction that calls it commits: what createTaskGroup takes, or createTasks. Answers their ids.';
+
+CREATE FUNCTION crew.new_id() RETURNS uuid
+    LANGUAGE sql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+  select (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
+    || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
+$$;
+
+CREATE FUNCTION crew.wrong_with(call jsonb, OUT path text, OUT problem text, OUT remedy text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+declare
+  uuid constant text := '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$';
+  instant constant text := '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?([Zz]|[+-][0-9]{2}:[0-9]{2})$';
+begin
+  if jsonb_typeof(call) is distinct from 'object' then
+    select '', 'it is ' || coalesce('a JSON ' || jsonb_typeof(call), 'null'),
+      'Give it an object: {"name": …, "tasks": […]} for a new group, {"groupId": …, "tasks": […]} for one that is there.'
+    into path, problem, remedy;
+    return;
+  end if;
+  if jsonb_typeof(call -> 'tasks') in ('null', 'array') is false then
+    select 'tasks', 'it is a JSON ' || jsonb_typeof(call -> 'tasks'), 'Give it an array of tasks.' into path, problem, remedy;
+    return;
+  end if;
+  if call ? 'groupId' and (coalesce(jsonb_typeof(call -> 'tasks'), 'null') = 'null' or call ?| array['id', 'name']) then
+    select 'groupId', 'a group that is there is given with ' || case
+        when call ?| array['id', 'name'] then 'the id or name of a new one' else 'no tasks' end,
+      'Give a name for a new group, or groupId and tasks for one that is there.'
+    into path, problem, remedy;
+    return;
+  end if;
+  if jsonb_array_length(case jsonb_typeof(call -> 'tasks') when 'array' then call -> 'tasks' else '[]' end) > 10000 then
+    select 'tasks', jsonb_array_length(call -> 'tasks') || ' tasks in one call', 'Give at most 10000: use several calls.'
+    into path, problem, remedy;
+    return;
+  end if;
+
+  with thing (kind, at, value) as materialized (
+    select case when call ? 'groupId' then 'call' else 'group' end, '', call
+    union all
+    select 'task', format('tasks[%s]', t.n - 1), t.value
+    from jsonb_array_elements(nullif(call -> 'tasks', 'null')) with ordinality as t(value, n)
+    union all
+    select 'parent', format('tasks[%s].parents[%s]', t.n - 1, p.n - 1), p.value
+    from jsonb_array_elements(nullif(call -> 'tasks', 'null')) with ordinality as t(value, n)
+    cross join lateral jsonb_array_elements(
+      case jsonb_typeof(t.value -> 'parents') when 'array' then t.value -> 'parents' end) with ordinality as p(value, n)
+    union all
+    select 'retry', format('tasks[%s].retry', t.n - 1), t.value -> 'retry'
+    from jsonb_array_elements(nullif(call -> 'tasks', 'null')) with ordinality as t(value, n)
+    where t.value -> 'retry' <> 'null'),
+  -- Types: uuid, name (text that is not empty), instant, whole, number, boolean, array, object, any, or the values of an enum.
+  field (kind, name, type, needed) as (values
+    ('group', 'id', 'uuid', false), ('group', 'name', 'name', true), ('group', 'isPaused', 'boolean', false),
+    ('group', 'metadata', 'any', false), ('group', 'tasks', 'array', false),
+    ('call', 'groupId', 'uuid', true), ('call', 'tasks', 'array', true),
+    ('task', 'id', 'uuid', false), ('task', 'ref', 'name', false), ('task', 'name', 'name', true),
+    ('task', 'channel', 'name', true), ('task', 'parents', 'array', false), ('task', 'workgroup', 'name', false),
+    ('task', 'key', 'name', false), ('task', 'onDuplicate', 'MERGE RETURN_EXISTING REJECT ALLOW', false),
+    ('task', 'input', 'any', false), ('task', 'priority', 'whole', false), ('task', 'runAfter', 'instant', false),
+    ('task', 'delaySeconds', 'number', false), ('task', 'retry', 'object', false), ('task', 'timeoutSeconds', 'number', false),
+    ('task', 'progressWeight', 'whole', false), ('task', 'isSeed', 'boolean', false),
+    ('task', 'onParentFailure', 'BLOCK CANCEL RUN', false), ('task', 'metadata', 'any', false),
+    ('parent', 'id', 'uuid', false), ('parent', 'ref', 'name', false), ('parent', 'waitFor', 'TASK SUBTREE', false),
+    ('retry', 'maxAttempts', 'whole', false), ('retry', 'delaySeconds', 'number', false), ('retry', 'backoff', 'number', false),
+    ('retry', 'maxDelaySeconds', 'number', false)),
+  given (kind, at, name, value, type) as materialized (
+    select t.kind, concat_ws('.', nullif(t.at, ''), e.key), e.key, e.value, f.type
+    from thing t
+    cross join lateral jsonb_each(case jsonb_typeof(t.value) when 'object' then t.value end) e
+    left join field f on f.kind = t.kind and f.name = e.key),
+  wrong (at, problem, remedy) as (
+    select at, 'it is a JSON ' || jsonb_typeof(value), 'Give it an object.' from thing where jsonb_typeof(value) <> 'object'
+    union all
+    select concat_ws('.', nullif(t.at, ''), f.name), 'it is missing', case f.type
+      when 'name' then 'Give it a text that is not empty.' else 'Give it ' || f.type || '.' end
+    from thing t join field f using (kind)
+    where f.needed and jsonb_typeof(t.value) = 'object' and coalesce(t.value -> f.name, 'null') = 'null'
+    union all
+    select g.at, 'there is no such field', 'Use one of: '
+      || (select string_agg(f.name, ', ' order by f.name) from field f where f.kind = g.kind) || '.'
+    from given g where g.type is null
+    union all
+    select at, 'it is ' || left(value::text, 80), case type
+      when 'uuid' then 'Give it a UUID such as 018f5a3e-7c11-7a55-8d3c-0242ac120002.'
+      when 'name' then 'Give it a text that is not empty.'
+      when 'instant' then 'Give it an instant with a UTC offset, such as "2026-01-31T09:30:00Z".'
+      when 'whole' then 'Give it a whole number.'
+      when 'number' then 'Give it a number.'
+      when 'boolean' then 'Give it true or false.'
+      when 'array' then 'Give it an array.'
+      when 'object' then 'Give it an object.'
+      else 'Give it one of: ' || replace(type, ' ', ', ') || '.' end
+    from given
+    where type is not null and value <> 'null' and not case type
+      when 'uuid' then jsonb_typeof(value) = 'string' and value #>> '{}' ~ uuid
+      when 'name' then jsonb_typeof(value) = 'string' and value <> '""'
+      when 'instant' then jsonb_typeof(value) = 'string' and value #>> '{}' ~ instant
+      when 'whole' then jsonb_typeof(value) = 'number' and value::text ~ '^-?[0-9]{1,10}$'
+      when 'array' then jsonb_typeof(value) = 'array'
+      when 'object' then jsonb_typeof(value) = 'object'
+      when 'number' then jsonb_typeof(value) = 'number'
+      when 'boolean' then jsonb_typeof(value) = 'boolean'
+      when 'any' then true
+      else jsonb_typeof(value) = 'string' and value #>> '{}' = any (string_to_array(type, ' ')) end
+    union all
+    select at || '.' || name, value #>> '{}' || ' is given to two tasks of this call', 'Give each its own.'
+    from (
+      select left(at, strpos(at, '.') - 1) as at, name, value,
+        count(*) over (partition by name, lower(value #>> '{}')) as n
+      from given where kind = 'task' and name in ('id', 'ref') and jsonb_typeof(value) = 'string') twice
+    where n > 1
+    union all
+    select at, 'a parent is named by ' || case when value ?& array['id', 'ref'] then 'both id and ref' else 'nothing' end,
+      'Name it by id (a task that is there) or by ref (one of this call).'
+    from thing
+    where kind = 'parent' and jsonb_typeof(value) = 'object'
+      and (coalesce(value -> 'id', 'null') = 'null') = (coalesce(value -> 'ref', 'null') = 'null')
+    union all
+    select p.at, 'no task of this call has the ref ' || left(p.value::text, 80), 'Name a task that is there by its id.'
+    from given p
+    -- not in, which is hashed: of `not exists` the planner makes a nested loop, for it takes these to be few.
+    where p.kind = 'parent' and p.name = 'ref' and jsonb_typeof(p.value) = 'string'
+      and p.value not in (select t.value from given t where t.kind = 'task' and t.name = 'ref'))
+  select w.at, w.problem, w.remedy from wrong w order by w.at, w.problem limit 1 into path, problem, remedy;
+end
+$_$;
+
+CREATE TABLE public.inbox_refused (
+    ns integer NOT NULL,
+    seq bigint NOT NULL,
+    call jsonb NOT NULL,
+    code text NOT NULL,
+    message text NOT NULL,
+    path text NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.namespace (
+    ns integer NOT NULL,
+    name text NOT NULL,
+    alive_at timestamp with time zone DEFAULT now() NOT NULL,
+    log_system bigint
+);
+
+CREATE VIEW crew.refused AS
+ SELECT n.name AS namespace,
+    r.sent_at,
+    r.at AS refused_at,
+    (COALESCE((r.call ->> 'groupId'::text), (r.call ->> 'id'::text)))::uuid AS group_id,
+    r.code,
+    r.message,
+    r.path,
+    r.call
+   FROM (public.inbox_refused r
+     JOIN public.namespace n ON ((n.ns = r.ns)));
+
+CREATE TABLE public.cap (
+    ns integer NOT NULL,
+    kind smallint NOT NULL,
+    ref integer NOT NULL,
+    max_running integer,
+    starts integer,
+    seconds double precision
+);
+
+CREATE TABLE public.lease (
+    ns integer NOT NULL,
+    lease_no bigint NOT NULL,
+    part bigint DEFAULT 0 NOT NULL,
+    worker integer NOT NULL,
+    until timestamp with time zone NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    grown xid8,
+    nos bigint[] NOT NULL,
+    groups bigint[] NOT NULL,
+    channels integer[] NOT NULL,
+    workgroups integer[] NOT NULL,
+    attempts integer[] NOT NULL,
+    remainings integer[] NOT NULL,
+    failures integer[] NOT NULL,
+    keys text[] DEFAULT '{}'::text[] NOT NULL,
+    deadline timestamp with time zone,
+    runner bigint,
+    offer real,
+    CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE ONLY public.lease ALTER COLUMN nos SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN groups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN channels SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.lease ALTER COLUMN keys SET STORAGE EXTERNAL;
+
+CREATE TABLE public.start (
+    ns integer NOT NULL,
+    workgroup integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    n integer NOT NULL
+);
+
+CREATE VIEW public.at_limit AS
+ SELECT ns,
+    kind,
+    ref
+   FROM public.cap p
+  WHERE ((kind > 0) AND ((max_running <= ( SELECT count(*) AS count
+           FROM (public.lease l
+             CROSS JOIN LATERAL UNNEST(l.channels, l.workgroups) u(channel, workgroup))
+          WHERE ((l.ns = p.ns) AND (
+                CASE p.kind
+                    WHEN 1 THEN u.channel
+                    ELSE u.workgroup
+                END = p.ref)))) OR (starts <= ( SELECT sum(x.n) AS sum
+           FROM public.start x
+          WHERE ((x.ns = p.ns) AND (x.workgroup = p.ref) AND (x.at > (clock_timestamp() - (p.seconds * '00:00:01'::interval))))))));
+
 CREATE TABLE public.blocked (
     ns integer NOT NULL,
     no bigint NOT NULL,
@@ -306,43 +572,29 @@ CREATE TABLE public.hold (
     reason text
 );
 
+CREATE TABLE public.inbox (
+    ns integer NOT NULL,
+    seq bigint NOT NULL,
+    call jsonb NOT NULL,
+    size integer NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE public.inbox ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.inbox_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.keyed (
     ns integer NOT NULL,
     channel integer NOT NULL,
     key text NOT NULL COLLATE pg_catalog."C",
     no bigint NOT NULL
 );
-
-CREATE TABLE public.lease (
-    ns integer NOT NULL,
-    lease_no bigint NOT NULL,
-    part bigint DEFAULT 0 NOT NULL,
-    worker integer NOT NULL,
-    until timestamp with time zone NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    grown xid8,
-    nos bigint[] NOT NULL,
-    groups bigint[] NOT NULL,
-    channels integer[] NOT NULL,
-    workgroups integer[] NOT NULL,
-    attempts integer[] NOT NULL,
-    remainings integer[] NOT NULL,
-    failures integer[] NOT NULL,
-    keys text[] DEFAULT '{}'::text[] NOT NULL,
-    deadline timestamp with time zone,
-    runner bigint,
-    offer real,
-    CONSTRAINT lease_holds_something CHECK ((cardinality(nos) > 0))
-)
-WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-ALTER TABLE ONLY public.lease ALTER COLUMN nos SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN groups SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN channels SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN workgroups SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN attempts SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN remainings SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN failures SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.lease ALTER COLUMN keys SET STORAGE EXTERNAL;
 
 CREATE SEQUENCE public.lease_no
     START WITH 1
@@ -370,13 +622,6 @@ CREATE TABLE public.migration (
     number integer NOT NULL,
     name text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-CREATE TABLE public.namespace (
-    ns integer NOT NULL,
-    name text NOT NULL,
-    alive_at timestamp with time zone DEFAULT now() NOT NULL,
-    log_system bigint
 );
 
 CREATE TABLE public.pace (
@@ -427,7 +672,8 @@ CREATE TABLE public.ready (
     remaining integer NOT NULL,
     failures integer NOT NULL,
     ready_at timestamp with time zone DEFAULT now() NOT NULL,
-    key text COLLATE pg_catalog."C"
+    key text COLLATE pg_catalog."C",
+    admitted boolean DEFAULT false NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
@@ -436,6 +682,26 @@ CREATE TABLE public.runner (
     channel integer NOT NULL,
     key text NOT NULL COLLATE pg_catalog."C",
     no bigint
+)
+WITH (fillfactor='70');
+
+CREATE TABLE public.schedule (
+    ns integer NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    cron text NOT NULL,
+    time_zone text NOT NULL,
+    is_paused boolean NOT NULL,
+    catch_up smallint NOT NULL,
+    overlap smallint NOT NULL,
+    template json NOT NULL,
+    size integer NOT NULL,
+    last_run_at timestamp with time zone,
+    next_run_at timestamp with time zone,
+    last_group bigint,
+    last_error text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT paused_is_not_due CHECK (((NOT is_paused) OR (next_run_at IS NULL)))
 )
 WITH (fillfactor='70');
 
@@ -598,7 +864,7 @@ CREATE VIEW public.task_now AS
             ELSE NULL::timestamp with time zone
         END AS not_before,
         CASE
-            WHEN (t.state = 2) THEN (((
+            WHEN (t.state = 2) THEN (((((
             CASE
                 WHEN (EXISTS ( SELECT
                    FROM public.pause x
@@ -619,6 +885,18 @@ CREATE VIEW public.task_now AS
             END) +
             CASE
                 WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.channel)))) THEN 16
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.workgroup)))) THEN 32
                 ELSE 0
             END)
             ELSE 0
@@ -695,7 +973,7 @@ CREATE VIEW public.task_seen AS
             ELSE NULL::timestamp with time zone
         END AS not_before,
         CASE
-            WHEN (t.state = 2) THEN (((
+            WHEN (t.state = 2) THEN (((((
             CASE
                 WHEN (EXISTS ( SELECT
                    FROM public.pause x
@@ -716,6 +994,18 @@ CREATE VIEW public.task_seen AS
             END) +
             CASE
                 WHEN (h.until > now()) THEN 8
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 1) AND (x.ref = t.channel)))) THEN 16
+                ELSE 0
+            END) +
+            CASE
+                WHEN (EXISTS ( SELECT
+                   FROM public.at_limit x
+                  WHERE ((x.ns = t.ns) AND (x.kind = 2) AND (x.ref = t.workgroup)))) THEN 32
                 ELSE 0
             END)
             ELSE 0
@@ -757,6 +1047,9 @@ CREATE TABLE public.tick (
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
+ALTER TABLE ONLY public.cap
+    ADD CONSTRAINT cap_pkey PRIMARY KEY (ns, kind, ref);
+
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_has_one_name UNIQUE (ns, name);
 
@@ -796,6 +1089,12 @@ ALTER TABLE ONLY public.group_tally
 ALTER TABLE ONLY public.hold
     ADD CONSTRAINT hold_pkey PRIMARY KEY (ns, workgroup);
 
+ALTER TABLE ONLY public.inbox
+    ADD CONSTRAINT inbox_pkey PRIMARY KEY (ns, seq);
+
+ALTER TABLE ONLY public.inbox_refused
+    ADD CONSTRAINT inbox_refused_pkey PRIMARY KEY (ns, seq);
+
 ALTER TABLE ONLY public.keyed
     ADD CONSTRAINT keyed_pkey PRIMARY KEY (ns, channel, key, no);
 
@@ -828,6 +1127,9 @@ ALTER TABLE ONLY public.progress
 
 ALTER TABLE ONLY public.runner
     ADD CONSTRAINT runner_pkey PRIMARY KEY (ns, channel, key);
+
+ALTER TABLE ONLY public.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (ns, id);
 
 ALTER TABLE ONLY public.scheduled
     ADD CONSTRAINT scheduled_pkey PRIMARY KEY (ns, no);
@@ -895,6 +1197,8 @@ CREATE INDEX group_finished ON public.group_tally USING btree (ns, group_no) WHE
 
 CREATE INDEX group_open ON public.group_tally USING btree (ns, group_no) WHERE (finished_at IS NULL);
 
+CREATE INDEX inbox_refused_at ON public.inbox_refused USING btree (ns, at);
+
 CREATE INDEX lease_by_end ON public.lease USING btree (ns, until);
 
 CREATE INDEX lease_offered ON public.lease USING btree (ns, worker) WHERE (offer IS NOT NULL);
@@ -902,6 +1206,8 @@ CREATE INDEX lease_offered ON public.lease USING btree (ns, worker) WHERE (offer
 CREATE INDEX merged_of_runner ON public.merged USING btree (ns, into_no);
 
 CREATE INDEX parked_by_rank ON public.parked USING btree (ns, rank, no);
+
+CREATE INDEX parked_lane ON public.parked USING btree (ns, workgroup, channel, rank, no) WHERE (NOT paused);
 
 CREATE INDEX parked_of_group ON public.parked USING btree (ns, group_no) WHERE paused;
 
@@ -917,7 +1223,11 @@ CREATE INDEX ready_of_workgroup ON public.ready USING btree (ns, workgroup, rank
 
 CREATE INDEX runner_without_task ON public.runner USING btree (ns) WHERE (no IS NULL);
 
+CREATE INDEX schedule_by_due ON public.schedule USING btree (ns, next_run_at) WHERE (next_run_at IS NOT NULL);
+
 CREATE INDEX scheduled_by_time ON public.scheduled USING btree (ns, run_at);
+
+CREATE INDEX start_at ON public.start USING btree (ns, workgroup, at);
 
 CREATE INDEX task_by_rank ON public.task USING btree (ns, rank, no) WHERE (rank <> 0);
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from db.clock import EVER, end_holds, next_due, parked_free
 from resolvers.clock import expire, promote
 from resolvers.core import Core
 from resolvers.workgroup import release_held
+from server.loops.alarm import Alarm
 
 _BATCH = 1000
 _LEASES = 200
-_SHORTEST = 0.001
 _BACK = 60.0
 """A transaction that makes something due ends within so many seconds (statements have 30)."""
 _LOOK_SHARE = 20
@@ -20,20 +19,13 @@ _LOOK_SHARE = 20
 
 
 class Clock:
-    """`due` sets it: something ends in so many seconds. It never sleeps longer than the floor, for what others set."""
-
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._set = asyncio.Event()
-        self._next = float("inf")
+        self._alarm = Alarm(core.rhythm.floor)
+        self.due = self._alarm.due
+        """Something ends in so many seconds."""
         self._next_look = 0.0
         """When to look for what was due at any time, and was missed."""
-
-    def due(self, seconds: float) -> None:
-        at = time.monotonic() + max(seconds, 0.0)
-        if at < self._next:
-            self._next = at
-            self._set.set()
 
     async def step(self) -> None:
         began = time.monotonic()
@@ -42,24 +34,8 @@ class Clock:
         first = await next_due(self._core.pool, self._core.ns, back)
         if whole:
             self._next_look = time.monotonic() + (time.monotonic() - began) * _LOOK_SHARE
-        await self._sleep(first)
+        await self._alarm.sleep(first)
         await self._end_what_is_due(back)
-
-    async def _sleep(self, first: float | None) -> None:
-        """Until the first thing is due, as the database says and as `due` has said since."""
-        floor = time.monotonic() + self._core.rhythm.floor
-        wake_at = min(floor, float("inf") if first is None else time.monotonic() + max(first, _SHORTEST))
-        while True:
-            wake_at = min(wake_at, self._next)
-            self._set.clear()
-            left = wake_at - time.monotonic()
-            if left <= 0:
-                self._next = float("inf")
-                return
-            try:
-                await asyncio.wait_for(self._set.wait(), left)
-            except TimeoutError:
-                continue
 
     async def _end_what_is_due(self, back: float) -> None:
         core = self._core

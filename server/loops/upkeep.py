@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from db.clock import fold_events, forget_claims, park_held
+from db.inbox import forget_refused
 from db.key import forget_ended_keys
 from db.live import forget_events, forget_ticks
 from db.pause import forget_ended_pauses, park_front
@@ -51,6 +52,8 @@ async def forget_log(core: Core, seconds: float) -> None:
     while await forget_ticks(core.pool, core.ns, seconds, _FORGET_BATCH) == _FORGET_BATCH:
         pass
     while await forget_events(core.pool, core.ns, _FORGET_BATCH, seconds) >= _FORGET_BATCH:
+        pass
+    while await forget_refused(core.pool, core.ns, _FORGET_BATCH, seconds) == _FORGET_BATCH:
         pass
     await pause(_FORGET_LOG_EVERY)
 

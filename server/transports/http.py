@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from starlette.types import Message, Receive, Scope, Send
 
 from server import graphiql
-from server.operations import Operations, Params, Refusal, RequestRefused, read, written
+from server.operations import Operations, Params, Refusal, read, written
 from server.transports import sse
 
 RESPONSE = "application/graphql-response+json"
@@ -57,8 +57,6 @@ class GraphQLOverHTTP:
             if done is not None:
                 body, bad = done
                 await send_body(send, 400 if bad and media_type == RESPONSE else 200, media_type, body)
-        except RequestRefused as refusal:
-            await send_body(send, 400, JSON, written({"errors": refusal.errors}))
         except Refusal as refusal:
             await send_refusal(send, refusal, JSON if media_type == EVENT_STREAM else media_type)
 

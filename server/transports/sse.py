@@ -1,7 +1,9 @@
 """GraphQL over Server-Sent Events, in the distinct-connections mode of graphql-sse: one operation for each request.
 
 Each `next` carries a response; its `id` is the cursor behind it, where it has one, and a request that comes back with it as
-`Last-Event-ID` goes on from there. A stream that just ends, without `complete`, is to be begun again.
+`Last-Event-ID` goes on from there. What is refused is a `next` with errors, and `complete`, also where a document or its
+variables are bad from the start: the protocol wants it so, since its clients, and browsers, take a status of 400 for a broken line
+and never show why. A stream that just ends, without `complete`, is to be begun again.
 """
 
 from __future__ import annotations
@@ -22,24 +24,22 @@ _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+_COMPLETE = b"event: complete\ndata:\n\n"
 
 
 async def send_stream(
     operations: Operations, document: Document, params: Params, last_event_id: str | None, receive: Receive, send: Send
 ) -> None:
-    """Answers with a stream. Raises RequestRefused, before anything is sent, for what is wrong from the start."""
-    if document.node is None:
-        raise RequestRefused.of(document)
+    """Answers with a stream."""
     async with aclosing(_messages(operations, document, params, last_event_id)) as messages:
-        first = asyncio.ensure_future(anext(messages))
-        sending = asyncio.ensure_future(_send_all(messages, first, send))
+        sending = asyncio.ensure_future(_send_all(messages, send))
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (gone, sending, first):
+            for task in (gone, sending):
                 task.cancel()
-            await asyncio.gather(gone, sending, first, return_exceptions=True)
+            await asyncio.gather(gone, sending, return_exceptions=True)
         if not sending.cancelled():
             sending.result()
 
@@ -47,6 +47,8 @@ async def send_stream(
 async def _messages(
     operations: Operations, document: Document, params: Params, last_event_id: str | None
 ) -> AsyncGenerator[Told, None]:
+    if document.node is None:
+        raise RequestRefused.of(document)
     if document.is_subscription(params.operation_name):
         async with aclosing(operations.stream(document, params, "sse", last_event_id)) as stream:
             async for told in stream:
@@ -56,46 +58,29 @@ async def _messages(
         yield Told(body, None)
 
 
-async def _send_all(messages: AsyncGenerator[Told, None], first: asyncio.Future[Told], send: Send) -> None:
-    """The first message decides: what it raises is a plain refusal. After it, errors are messages."""
-    coming = first
-    begun = False
+async def _send_all(messages: AsyncGenerator[Told, None], send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    coming = asyncio.ensure_future(anext(messages))
     try:
         while True:
             done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE)
             if not done:
-                if not begun:
-                    begun = True
-                    await _begin(send)
                 await _write(send, b":\n\n")
                 continue
-            try:
-                told = coming.result()
-            except StopAsyncIteration:
-                break
-            except RequestRefused as refusal:
-                if not begun:
-                    raise
-                await _write(send, b"event: next\ndata: %b\n\n" % written({"errors": refusal.errors}))
-                break
-            if not begun:
-                begun = True
-                await _begin(send)
+            told = coming.result()
             id = b"id: %b\n" % told.cursor.encode() if told.cursor else b""
             await _write(send, b"event: next\n%bdata: %b\n\n" % (id, told.body))
             coming = asyncio.ensure_future(anext(messages))
-        await _write(send, b"event: complete\ndata:\n\n")
+    except StopAsyncIteration:
+        await _write(send, _COMPLETE)
+    except RequestRefused as refusal:
+        await _write(send, b"event: next\ndata: %b\n\n" % written({"errors": refusal.errors}) + _COMPLETE)
     except Draining:
-        if not begun:
-            await _begin(send)
+        pass
     finally:
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
-
-
-async def _begin(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
 
 
 async def _write(send: Send, part: bytes) -> None:

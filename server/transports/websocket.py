@@ -21,7 +21,7 @@ INIT_SECONDS = 5.0
 PING_SECONDS = 12.0
 """A ping after so long a silence of the client; closed after as much again."""
 MOST_OPERATIONS = 1000
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, INIT_TIMEOUT = 4400, 4401, 4403, 4406, 4408
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, TIMEOUT = 4400, 4401, 4403, 4406, 4408
 TAKEN, TOO_MANY_INITS, INTERNAL, RESTART, GOING_AWAY = 4409, 4429, 4500, 1012, 1001
 
 
@@ -88,12 +88,13 @@ class _Socket:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(INIT_SECONDS)
         if not self._acknowledged:
-            self._close(INIT_TIMEOUT, "Connection initialisation timeout")
+            self._close(TIMEOUT, "Connection initialisation timeout")
         self._heard = max(self._heard, loop.time() - INIT_SECONDS)
         while True:
             silence = loop.time() - self._heard
             if silence >= 2 * PING_SECONDS:
-                self._close(INTERNAL, "No answer to pings")
+                # Clients connect again after this code; after INTERNAL, one that was only asleep would not.
+                self._close(TIMEOUT, "No answer to pings")
                 return
             if silence >= PING_SECONDS:
                 await self._tell({"type": "ping"})

@@ -140,6 +140,7 @@ where exists (
   select from ready r
   where r.ns = $1 and r.channel = c.channel and (r.rank, r.no) > (c.rank, c.no)
     and not coalesce(r.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
+    and (r.admitted or not coalesce(r.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
     and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
       select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no)))))
   and c.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3);

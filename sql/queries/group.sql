@@ -13,11 +13,12 @@ select no from task where ns = $1 and group_no = $2 order by no limit $3;
 
 -- name: read_channels
 -- In order of name. $1 ns $2 these names, or null for all $3 after this name $4 how many
-select channel as number, name,
-  exists (select from pause p where p.ns = $1 and p.kind = 3 and p.ref = channel) as is_paused
-from channel
-where ns = $1 and ($2::text[] is null or name = any ($2)) and ($3::text is null or name > $3::text collate "C")
-order by name limit $4;
+select c.channel as number, c.name,
+  exists (select from pause p where p.ns = $1 and p.kind = 3 and p.ref = c.channel) as is_paused, m.max_running
+from channel c
+left join cap m on m.ns = $1 and m.kind = 1 and m.ref = c.channel
+where c.ns = $1 and ($2::text[] is null or c.name = any ($2)) and ($3::text is null or c.name > $3::text collate "C")
+order by c.name limit $4;
 
 -- name: oldest_ready
 -- Seconds since the oldest task that could be claimed now became ready. $1 ns $2 channels $3 how many to look at in each priority:
@@ -35,17 +36,19 @@ with recursive lane(channel, rank) as (
 select l.channel as number, extract(epoch from now() - min(r.ready_at))::float8 as seconds
 from lane l
 cross join lateral (
-  select x.ready_at, x.workgroup, x.no, x.group_no from ready x
+  select x.ready_at, x.workgroup, x.no, x.group_no, x.admitted from ready x
   where x.ns = $1 and x.channel = l.channel and x.rank = l.rank order by x.no limit $3) r
 where not coalesce(r.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
+  and (r.admitted or not coalesce(r.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
   and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
     select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no))))
 group by l.channel;
 
 -- name: read_workgroups
 -- In order of name. $1 ns $2 these names, or null for all $3 after this name $4 how many $5 suspended ones only
-select w.workgroup as number, w.name, h.until as suspended_until, h.reason
+select w.workgroup as number, w.name, h.until as suspended_until, h.reason, m.max_running, m.starts, m.seconds
 from workgroup w
+left join cap m on m.ns = w.ns and m.kind = 2 and m.ref = w.workgroup
 left join hold h on h.ns = w.ns and h.workgroup = w.workgroup and h.until > now()
 where w.ns = $1 and ($2::text[] is null or w.name = any ($2)) and ($3::text is null or w.name > $3::text collate "C")
   and (not $5::bool or h.until is not null)

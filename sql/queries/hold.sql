@@ -23,7 +23,8 @@ told as (insert into event (ns, kind, workgroups) select $1, 17, array[workgroup
 select workgroup from gone;
 
 -- name: park_held
--- Moves ready tasks of suspended workgroups aside. Only a claim's speed depends on it: a claim skips them by itself.
+-- Moves ready tasks of suspended workgroups aside, and of limited ones all but those that claims choose from. Only a claim's
+-- speed depends on it: a claim skips them by itself.
 -- $1 ns $2 at most so many
 with gone as (
   delete from ready
@@ -35,6 +36,14 @@ with gone as (
       where x.ns = $1 and x.workgroup = h.workgroup and x.workgroup <> 0
       order by x.rank, x.no limit $2 for update skip locked) r
     where h.ns = $1 and h.until > now() + interval '1 s'
+    limit $2) || array(
+    select r.ctid
+    from cap c
+    cross join lateral (
+      select x.ctid from ready x
+      where x.ns = $1 and x.workgroup = c.ref and x.workgroup <> 0 and not x.admitted
+      order by x.rank, x.no limit $2 for update skip locked) r
+    where c.ns = $1 and c.kind = 2
     limit $2))
   returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
 aside as (
@@ -52,14 +61,18 @@ with recursive w as (
   from w cross join lateral (
     select p.workgroup from parked p where p.ns = $1 and not p.paused and p.workgroup > w.workgroup order by p.workgroup limit 1) n)
 select workgroup from w
-where not exists (select from hold h where h.ns = $1 and h.workgroup = w.workgroup and h.until > now());
+where not exists (select from hold h where h.ns = $1 and h.workgroup = w.workgroup and h.until > now())
+  and not exists (select from cap c where c.ns = $1 and c.kind = 2 and c.ref = w.workgroup);
 
 -- name: unpark
--- $1 ns $2 workgroup $3 at most so many
+-- Nothing where there is a limit: admit does it. $1 ns $2 workgroup $3 at most so many
 with gone as (
   delete from parked
   where ctid = any (array(
-    select ctid from parked where ns = $1 and workgroup = $2 and not paused order by rank, no limit $3 for update skip locked))
+    select p.ctid from parked p
+    where p.ns = $1 and p.workgroup = $2 and not p.paused
+      and not exists (select from cap c where c.ns = $1 and c.kind = 2 and c.ref = $2)
+    order by p.rank, p.no limit $3 for update of p skip locked))
   returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
 back as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at)

@@ -16,6 +16,7 @@ few as materialized (
     select x.rank, x.no from ready x
     where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
       and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
+      and (x.admitted or not coalesce(x.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit (select ceil($5::int / greatest(count(*), 1)::float8) from start)) r
@@ -30,6 +31,7 @@ best as (
     where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
       and (x.rank, x.no) <= (coalesce((select rank from bound), 2147483647), coalesce((select no from bound), 9223372036854775807))
       and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
+      and (x.admitted or not coalesce(x.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
       and ((select unpaused from free) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
     order by x.rank, x.no limit $5) r
@@ -40,11 +42,16 @@ select channel, rank, no from best order by rank, no;
 -- name: claim_tasks
 -- For many workers of one set of channels at once; dealt round by round, so that a few tasks spread over many workers.
 -- A request whose claim id is known gets nothing here: its answer stands in claimed_before. One row at least, for `again`.
--- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full. In full, `again` is
--- how many merged instead of running; a key's other ready tasks are taken in by take_in, the next statement.
+-- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full; nor where there are
+-- limits, and `again` is 2: run it in full after take_turn, in one transaction. In full, `again` is how many merged instead of
+-- running, or -1 when limits were met without the turn; a key's other ready tasks are taken in by take_in, the next statement.
+-- `opens_in`: seconds until a rate limit that is reached now lets a task through.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
 -- $8 claim ids or null $9 what was asked; $10 at most so many of each channel; $11 of the requests: null, or the lease is pushed, an
 -- offer, and lasts for so many seconds once it is confirmed
+--full{
+-- $12 whether the turn was taken
+--full}
 with wanted as materialized (
   select w.*, nextval('lease_no') as lease_no
   from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[], $11::float4[]) with ordinality
@@ -55,36 +62,77 @@ with wanted as materialized (
 -- The planner must not guess from its statistics how many rows a suspension leaves: where all tasks have the same workgroup it
 -- guesses none, and reads and sorts the whole channel. `coalesce` keeps it from guessing.
 -- Over several channels each is locked up to its limit and the best are taken; the others are free again at commit.
+--full{
+-- What limits leave, for whoever has the turn: nobody else can change it. Null, as good as no limit, where there is none.
+clock as materialized (select clock_timestamp() as at),
+running as materialized (
+  select u.ref, count(*)::int as n
+  from lease l cross join lateral (select unnest(l.channels) union all select unnest(l.workgroups)) as u(ref)
+  where $12 and l.ns = $1 group by u.ref),
+room as materialized (
+  select p.kind, p.ref, least(p.max_running - coalesce(r.n, 0), p.starts - coalesce(s.n, 0)) as n,
+    case when p.starts <= s.n then s.first + p.seconds * interval '1 s' end as opens_at
+  from cap p
+  left join running r on r.ref = p.ref
+  left join lateral (
+    select sum(x.n)::int as n, min(x.at) as first from start x, clock k
+    where p.starts is not null and x.ns = $1 and x.workgroup = p.ref and x.at > k.at - p.seconds * interval '1 s') s on true
+  where $12 and p.ns = $1 and (p.kind = 2 or (p.kind = 1 and p.ref = any ($2)))),
+--full}
 candidate as materialized (
-  select r.at, r.key
+  select r.*
   from unnest($2::int[], $3::int[], $4::bigint[], $10::int[]) as h(channel, rank, no, n)
   cross join lateral (
-    select x.ctid as at, x.rank, x.no, x.key
+    select x.ctid as at, x.rank, x.no, x.key, x.channel, x.workgroup, x.admitted
     from ready x
     where x.ns = $1 and x.channel = h.channel and (x.rank, x.no) > (h.rank, h.no)
       and not coalesce(x.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
+      and (x.admitted or not coalesce(x.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
       --full{
       and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
         select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, x.no), (2, x.group_no))))
+      and ($12 or not x.admitted)
+      and not coalesce(x.workgroup = any (array(select m.ref from room m where m.kind = 2 and m.n <= 0)), false)
       --full}
     order by x.rank, x.no
     limit (select least(coalesce(sum(w.n), 0), h.n) from wanted w)
     for update skip locked) r
   --full{
   where h.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
+    and h.channel not in (select m.ref from room m where m.kind = 1 and m.n <= 0)
+    and ($12 or h.channel not in (select p.ref from cap p where p.ns = $1 and p.kind = 1))
   --full}
   order by r.rank, r.no
   limit (select coalesce(sum(n), 0) from wanted)),
 --lean{
 refused as materialized (
-  select exists (select from candidate where key is not null) or exists (select from pause p where p.ns = $1) as yes),
+  select case
+    when exists (select from candidate where admitted)
+      or exists (select from cap p where p.ns = $1 and p.kind = 1 and p.ref = any ($2)) then 2
+    when exists (select from candidate where key is not null) or exists (select from pause p where p.ns = $1) then 1
+    else 0 end as why),
 --lean}
+--full{
+-- Of a channel or workgroup no more than there is room for, the best first.
+fitting as materialized (
+  select c.at
+  from (
+    select x.at, x.channel, x.workgroup, x.admitted,
+      row_number() over (partition by x.channel order by x.rank, x.no) as of_channel,
+      row_number() over (partition by x.workgroup order by x.rank, x.no) as of_workgroup
+    from candidate x) c
+  left join room n on n.kind = 1 and n.ref = c.channel
+  left join room m on m.kind = 2 and m.ref = c.workgroup and c.admitted
+  where (n.n is null or c.of_channel <= n.n) and (m.n is null or c.of_workgroup <= m.n)),
+--full}
 claimed as (
   delete from ready
-  where ctid = any (array(select at from candidate))
   --lean{
-    and not (select yes from refused)
+  where ctid = any (array(select at from candidate)) and (select why from refused) = 0
   --lean}
+  --full{
+  where ctid = any (array(select at from fitting))
+  --full}
   returning channel, rank, workgroup, no, group_no, attempt, remaining, failures, key, ready_at),
 --full{
 -- Of a key one task runs, and whoever comes second rides with it. The upsert locks the key, and answers with its newest row.
@@ -142,6 +190,14 @@ leased as (
 taken as (
   insert into claim (ns, claim_id, lease_no, asked)
   select distinct $1, claim_id, lease_no, asked from got where claim_id is not null),
+--full{
+begun as (
+  insert into start (ns, workgroup, at, n)
+  select $1, g.workgroup, k.at, count(*)
+  from got g cross join clock k
+  where g.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2 and p.starts is not null))
+  group by g.workgroup, k.at),
+--full}
 told as (
   insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts, waits)
   select $1, 4, 2, 3, worker, nos, groups, channels, workgroups, attempts, waits from parted
@@ -183,10 +239,14 @@ select
   g.spawned_by,
   g.created_at,
   --lean{
-  (select yes::int from refused) as again
+  (select why from refused) as again,
+  null::float8 as opens_in
   --lean}
   --full{
-  (select count(*)::int from twin) as again
+  case when $12 then (select count(*)::int from twin)
+    when exists (select from cap p where p.ns = $1 and (p.kind = 2 or (p.kind = 1 and p.ref = any ($2)))) then -1
+    else (select count(*)::int from twin) end as again,
+  (select extract(epoch from min(m.opens_at) - k.at)::float8 from room m, clock k group by k.at) as opens_in
   --full}
 from (select) as always
 left join got g on true

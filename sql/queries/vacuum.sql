@@ -3,7 +3,7 @@
 -- name: dead_rows
 -- Which of these tables have so many dead rows. $1 tables $2 so many
 select relname::text as name from pg_stat_user_tables
-where schemaname = current_schema() and relname = any ($1::text[]) and n_dead_tup >= $2::bigint
+where relid = any (array(select to_regclass(t) from unnest($1::text[]) as t)) and n_dead_tup >= $2::bigint
 order by n_dead_tup desc;
 
 -- name: try_to_be_the_one

@@ -44,7 +44,7 @@ async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> Non
         claim = (*start, [1], [LIMIT], [60.0], [None], ["x"], share, [None])
         args = {
             "claim_tasks": claim,
-            "claim_tasks_full": claim,
+            "claim_tasks_full": (*claim, True),
             "ready_channels": start,
             "best_places": (*start, LIMIT),
         }[name]

@@ -94,6 +94,13 @@ async def born_paused(crew: Crew, given: Given) -> bool:
     return (await crew.ask(query, id=made["taskGroup"]["id"]))["taskGroup"]["isPaused"]
 
 
+async def schedule(crew: Crew, given: Given) -> Given:
+    query = "mutation($input: ScheduleInput!) { createSchedule(input: $input) { schedule { timeZone isPaused catchUp overlap } } }"
+    made = await crew.ask(query, input={"name": "s", "cron": "0 0 * * *", "group": {"name": "g"}, **given})
+    return made["createSchedule"]["schedule"]
+
+
+SCHEDULE = {"timeZone": "UTC", "isPaused": False, "catchUp": "ONE", "overlap": "ALLOW"}
 INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "RetryInput.maxAttempts": (
         retry,
@@ -134,6 +141,10 @@ INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "FailTaskInput.keepAttempt": (failed, "keepAttempt", ("SCHEDULED", 4)),
     "FailTaskInput.discard": (failed, "discard", ("SCHEDULED", 4)),
     "ExtendLeasesInput.leaseSeconds": (extended, "leaseSeconds", 60),
+    "ScheduleInput.timeZone": (schedule, "timeZone", SCHEDULE),
+    "ScheduleInput.isPaused": (schedule, "isPaused", SCHEDULE),
+    "ScheduleInput.catchUp": (schedule, "catchUp", SCHEDULE),
+    "ScheduleInput.overlap": (schedule, "overlap", SCHEDULE),
 }
 """How the default of each field shows: an action, the field, and what comes of the default."""
 
@@ -225,7 +236,12 @@ ARGUMENTS = {
     "TaskGroup.tasks(first)": ('{{ taskGroup(id: "{2}") {{ tasks{0} {{ nodes {{ name }} }} }} }}', "first: null"),
     "TaskGroup.graph(limit)": ('{{ taskGroup(id: "{2}") {{ graph{0} {{ nodes {{ name }} }} }} }}', "limit: null"),
 }
-ELSEWHERE = {"Lease.parents(first)", "Mutation.retryTasks(attempts)", "Mutation.cancelTasks(descendants)"}
+ELSEWHERE = {
+    "Lease.parents(first)",
+    "Mutation.retryTasks(attempts)",
+    "Mutation.cancelTasks(descendants)",
+    "Schedule.nextTimes(first)",
+}
 
 
 def test_every_default_of_an_argument_is_tested_here() -> None:

@@ -140,7 +140,7 @@ def test_the_examples_are_valid_against_the_schema(source: Page) -> None:
         assert {v.variable.name.value for v in operation.variable_definitions or ()} == set(variables)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("folder", ["graphiql", "tests/audits"])
+@pytest.mark.parametrize("folder", ["graphiql", "tests/audits", "tests/clients"])
 def test_a_package_lock_names_versions_and_hashes_but_no_address(folder: str) -> None:
     text = (ROOT / folder / "package-lock.json").read_text(encoding="utf-8")
     assert "://" not in text

@@ -112,10 +112,8 @@ async def test_the_watching_example_shows_events_and_stops(here: GraphiQL) -> No
     await until(free)
 
 
-async def test_what_happened_last_stays_on_the_page_through_quiet_spells(
-    here: GraphiQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resolvers.subscribe.QUIET", 0.05)
+async def test_what_happened_last_stays_on_the_page_through_quiet_spells(here: GraphiQL) -> None:
+    here.server.services.log.quiet = 0.05
     received: list[str] = []
     here.page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: received.append(frame)))
     await here.choose("WatchTasks")

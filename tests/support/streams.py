@@ -108,8 +108,8 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(dsn: str, *, rhythm: Rhythm | None = None, **settings: Any) -> AsyncIterator[Served]:
-    """uvicorn, as `crew serve` sets it up, on a free port."""
-    given = Settings(port=0, **settings)
+    """uvicorn, as `crew serve` sets it up, on a free port unless `port` is given."""
+    given = Settings(**{"port": 0, **settings})
     app = create_app(given, dsn, rhythm)
     with contextlib.closing(listen(given)) as listener:
         config = uvicorn_config(app, given)

@@ -14,10 +14,11 @@ WORKERS = 1000
 FLOOR = {"ready_channels", "claimed_before"}
 """What the floor poll asks, once for all who wait."""
 BACKGROUND = {"announce", "beat", "next_due", "overdue_leases", "promote_scheduled", "end_holds", "parked_free"}
-BACKGROUND |= {"fold_events", "fold_groups", "park_held", "park_front", "ping_workers", "dead_rows"}
+BACKGROUND |= {"fold_events", "fold_groups", "park_held", "park_front", "any_cap", "ping_workers", "dead_rows"}
 BACKGROUND |= {
     "forget_claims",
     "forget_pace",
+    "moved_logs",
     "forget_ended_pauses",
     "forget_ended_keys",
     "make_tick",
