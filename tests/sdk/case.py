@@ -202,6 +202,10 @@ class Run:
     async def meanwhile(self) -> None:
         for name, state in self.case.get("when", {}).items():
             await self.until({name: {"state": state}})
+            async with asyncio.timeout(SECONDS):
+                # It may be leased, and the lease on its way to the worker still.
+                while state == "RUNNING" and not self.script.tries[self.drafts[name].id]:
+                    await asyncio.sleep(0.02)
             if self.case["do"] == "stop":
                 self.worker.stop()
             else:
