@@ -8,6 +8,7 @@ from strawberry.schema.config import StrawberryConfig
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
+from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
@@ -16,6 +17,7 @@ from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
 from schema.throughput import ThroughputQuery
+from schema.update import UpdateMutation
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
@@ -41,7 +43,16 @@ class Query(
         "the same document, with it: complete and claim go together."
     )
 )
-class Mutation(GroupMutation, LeaseMutation, TaskMutation, ChannelMutation, WorkgroupMutation, ScheduleMutation):
+class Mutation(
+    GroupMutation,
+    GroupSteering,
+    LeaseMutation,
+    TaskMutation,
+    UpdateMutation,
+    ChannelMutation,
+    WorkgroupMutation,
+    ScheduleMutation,
+):
     pass
 
 

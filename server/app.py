@@ -61,7 +61,7 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
             made = await make_services(pool, settings, rhythm or Rhythm())
             services.append(made)
             app.state.services = made
-            async with running_loops(made, settings.database_direct_url or dsn, settings.event_retention_days * 86_400):
+            async with running_loops(made, settings.database_direct_url or dsn, settings):
                 yield
         finally:
             services.clear()
@@ -109,7 +109,7 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
 
 
 @asynccontextmanager
-async def running_loops(services: Services, direct_dsn: str, retention: float) -> AsyncIterator[None]:
+async def running_loops(services: Services, direct_dsn: str, settings: Settings) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
     schedules = ScheduleLoop(core, services.schedules)
@@ -139,7 +139,8 @@ async def running_loops(services: Services, direct_dsn: str, retention: float) -
         "inbox": lambda: take_in(services.inbox),
         "fold": lambda: upkeep.fold(services),
         "log": log.step,
-        "forget log": lambda: upkeep.forget_log(core, retention),
+        "forget log": lambda: upkeep.forget_log(core, settings.event_retention_days * 86_400),
+        "retain": lambda: upkeep.retain(core, settings.group_retention_days, settings.task_retention_days),
         "push": services.push.step,
         "admission": admission.step,
         "park": lambda: upkeep.park(core),
