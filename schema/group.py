@@ -15,7 +15,7 @@ from db.progress import GroupProgressRow
 from db.task import links_among
 from resolvers import check, steer
 from resolvers import group as deciding
-from resolvers.create import Made
+from resolvers.call import Made
 from schema.context import Info, asks_only, page_size
 from schema.inputs import NullMeansDefault
 from schema.new_task import NewTask
@@ -233,7 +233,12 @@ class CreateTaskGroupsPayload:
 @strawberry.type(description="A group that a call was about.")
 class TaskGroupPayload:
     task_group: TaskGroup = of(description="The group as it is now.")
-    affected: int = of(description="How many tasks it touched: those READY that are held or freed by it.")
+    affected: int = of(
+        description=(
+            "How many tasks it touched: of a pause or resume, those READY that are held or freed by it; of other verbs, those that "
+            "it changed itself."
+        )
+    )
 
 
 @strawberry.type(description="What was made, in the order sent.")

@@ -141,7 +141,6 @@ async def running_loops(
     schedules = ScheduleLoop(core, services.schedules)
     hints = Hints(services, direct_dsn)
     operators = OperatorLoop(services, settings)
-    retention = settings.event_retention_days * 86_400
     log.told = hints.tell_tick
 
     admission = Admission(core)
@@ -167,7 +166,8 @@ async def running_loops(
         "inbox": lambda: take_in(services.inbox),
         "fold": lambda: upkeep.fold(services),
         "log": log.step,
-        "forget log": lambda: upkeep.forget_log(core, retention),
+        "forget log": lambda: upkeep.forget_log(core, settings.event_retention_days * 86_400),
+        "retain": lambda: upkeep.retain(core, settings.group_retention_days, settings.task_retention_days),
         "push": services.push.step,
         "operators": operators.step,
         "keep deliveries": operators.keep,

@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     operator_private_targets: bool = Field(
         False, description="Operators may be at private, loopback and link-local addresses."
     )
+    group_retention_days: float | None = Field(
+        None, ge=0, le=36_600, description="Groups are deleted so long after they finished; without it they are kept."
+    )
+    task_retention_days: float | None = Field(
+        None,
+        ge=0,
+        le=36_600,
+        description="Settled tasks of groups that are not finished are deleted after so long; without it they are kept.",
+    )
     log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")
 

@@ -367,6 +367,98 @@ async def test_a_groups_failed_tasks_are_retried(rest: Rest):
     assert [t["remainingAttempts"] for t in await rest.get(f"/task_group/{group}/tasks")] == [2, 2]
 
 
+# ---------------------------------------------------------------- changes
+
+
+async def test_a_task_is_updated_field_by_field(rest: Rest):
+    _, (task,) = await rest.group({"workgroup": "g", "key": "k"})
+    given = {
+        "name": "other",
+        "channel": "d",
+        "workgroup": None,
+        "key": "",
+        "remainingAttempts": 9,
+        "priority": -3,
+        "runAfter": "2080-01-02T03:04:05.678Z",
+        "progressWeight": 0,
+        "isSeed": True,
+        "errorDelayInSeconds": 4000,
+        "input": "",
+    }
+    changed = await rest.ask(
+        "PUT", f"/task/{task['_id']}", {**given, "isComplete": True, "assignedTo": "me", "output": 1}
+    )
+    assert changed == {**task, **given, "key": None}
+    assert await rest.get(f"/task/{task['_id']}") == changed
+
+
+async def test_a_document_that_is_put_back_as_it_was_read_changes_nothing(rest: Rest, crew: Crew):
+    _, (task, _) = await rest.group({"workgroup": "g"}, {"workgroup": "g"})
+    assert await rest.ask("PUT", f"/task/{task['_id']}", task) == task
+    running = (await rest.acquire())["task"]
+    assert await rest.ask("PUT", f"/task/{task['_id']}", running) == running
+    await rest.release(running, error="no", workgroupDelayInSeconds=60)
+    failed = await rest.get(f"/task/{task['_id']}")
+    assert await rest.ask("PUT", f"/task/{task['_id']}", failed) == failed
+
+
+async def test_a_failed_task_that_is_given_attempts_runs_again(rest: Rest):
+    _, (task,) = await rest.group({"remainingAttempts": 1})
+    await rest.release((await rest.acquire())["task"], error="no")
+    assert (await rest.ask("PUT", f"/task/{task['_id']}", {"remainingAttempts": 2}))["remainingAttempts"] == 2
+    assert (await rest.acquire())["task"]["_id"] == task["_id"]
+
+
+async def test_a_group_is_renamed(rest: Rest):
+    group, _ = await rest.group()
+    changed = await rest.ask("PUT", f"/task_group/{group}", {"name": "other", "isPaused": True})
+    assert (changed["name"], changed["isPaused"]) == ("other", False)
+    assert await rest.get(f"/task_group/{group}") == changed
+
+
+async def test_a_reset_task_looks_as_if_it_had_never_run(rest: Rest):
+    _, (task, child) = await rest.group({}, {"channel": "d", "after": [0]})
+    await rest.release((await rest.acquire())["task"], output=1)
+    assert await rest.post(f"/task/{task['_id']}/reset", {"remainingAttempts": 3}) == task
+    assert await rest.get(f"/task/{child['_id']}") == child
+
+
+async def test_a_reset_group_is_left_with_its_seeds(rest: Rest):
+    group, (seed, _) = await rest.group({"isSeed": True}, {"channel": "d"})
+    await rest.release((await rest.acquire())["task"], output=1, children=[{"name": "x", "channel": "d"}])
+    assert (await rest.post(f"/task_group/{group}/reset"))["_id"] == group
+    assert await rest.get(f"/task_group/{group}/tasks") == [seed]
+
+
+async def test_tasks_are_deleted_with_all_below_and_groups_whole(rest: Rest):
+    group, (task, _, other) = await rest.group({}, {"after": [0]}, {})
+    assert (await rest.ask("DELETE", f"/task/{task['_id']}"))["deletedCount"] == 1
+    assert [t["_id"] for t in await rest.get(f"/task_group/{group}/tasks")] == [other["_id"]]
+    assert (await rest.ask("DELETE", f"/task_group/{group}"))["deletedCount"] == 1
+    for method, path in (
+        ("GET", f"/task_group/{group}"),
+        ("DELETE", f"/task_group/{group}"),
+        ("GET", f"/task/{task['_id']}"),
+    ):
+        with pytest.raises(Answered) as gone:
+            await rest.ask(method, path)
+        assert gone.value.status == 404
+
+
+async def test_a_plucked_task_is_a_copy_in_a_paused_group_of_its_own(rest: Rest):
+    group, (_, task) = await rest.group({"name": "a"}, {"name": "b", "channel": "d", "input": 7, "after": [0]})
+    await rest.release((await rest.acquire())["task"], output="of a")
+    copy = await rest.post(f"/task/{task['_id']}/pluck")
+    assert (copy["name"], copy["channel"], copy["input"], copy["isPaused"]) == ("b", "d", 7, True)
+    assert copy["taskGroupId"] != group
+    await rest.release((await rest.acquire(channel="d"))["task"], output=1)
+    assert await rest.acquire(channel="d") == {"task": None}
+    await rest.post(f"/task_group/{copy['taskGroupId']}/resume")
+    got = await rest.acquire(channel="d")
+    assert got["task"]["_id"] == copy["_id"]
+    assert [p["output"] for p in got["parents"]] == ["of a"]
+
+
 # ---------------------------------------------------------------- whole workers
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import strawberry
 
-from resolvers.create import Made
+from resolvers.call import Made
 from resolvers.errors import BadInput
 from schema.context import Context
 from schema.group import CreateTaskGroupInput

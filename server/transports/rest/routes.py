@@ -20,7 +20,7 @@ from server.access import Access
 from server.operations import read, written
 from server.refusal import Refusal
 from server.transports.http import JSON, whole_body
-from server.transports.rest import steering, work
+from server.transports.rest import changing, steering, work
 from server.transports.rest.call import Call
 from server.transports.rest.reading import Fields
 
@@ -30,12 +30,15 @@ Handler = Callable[[Call], Awaitable[Any]]
 PATHS: dict[str, dict[str, Handler]] = {
     "/task_groups": {"GET": steering.list_groups, "POST": steering.create_group},
     "/task_groups/count": {"GET": steering.count_groups},
-    "/task_group/{id}": {"GET": steering.read_group},
+    "/task_group/{id}": {"GET": steering.read_group, "PUT": changing.update_group, "DELETE": changing.delete_group},
+    "/task_group/{id}/reset": {"POST": changing.reset_group},
     "/task_group/{id}/pause": {"POST": steering.pause_group},
     "/task_group/{id}/resume": {"POST": steering.resume_group},
     "/task_group/{id}/retry": {"POST": steering.retry_group},
     "/task_group/{id}/tasks": {"GET": steering.tasks_of_group, "POST": steering.create_task},
-    "/task/{id}": {"GET": steering.read_task},
+    "/task/{id}": {"GET": steering.read_task, "PUT": changing.update_task, "DELETE": changing.delete_task},
+    "/task/{id}/reset": {"POST": changing.reset_task},
+    "/task/{id}/pluck": {"POST": changing.pluck_task},
     "/task/{id}/pause": {"POST": steering.pause_task},
     "/task/{id}/resume": {"POST": steering.resume_task},
     "/task/{id}/retry": {"POST": steering.retry_task},

@@ -66,10 +66,8 @@ async def resume_group(call: Call) -> Document:
 
 async def retry_group(call: Call) -> Document:
     """Its failed tasks get so many more attempts."""
-    row = await call.group()
-    nos = await steer.chosen(call.core, None, Filter(group_id=row.id, states=list(steer.FAILED)), steer.FAILED)
-    await steer.retry(call.core, nos, call.body.whole("remainingAttempts", _ATTEMPTS))
-    return documents.group(row)
+    await steer.retry_group(call.core, call.params["id"], call.body.whole("remainingAttempts", _ATTEMPTS))
+    return documents.group(await call.group())
 
 
 # -- tasks ------------------------------------------------------------------------------------------------------------
