@@ -115,7 +115,10 @@ class Batch:
 
 
 async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[CreatedRow]:
-    """Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already."""
+    """What was made, by `ord`: nothing of what was to go into a group that is gone.
+
+    Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
+    """
     g, t, links = batch.groups, batch.tasks, batch.links
     args: tuple[Any, ...] = (
         ns,
@@ -161,8 +164,11 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), *args)]
 
 
-async def lock_parents(connection: Connection, ns: int, ids: list[UUID]) -> list[ParentRow]:
-    return [ParentRow(*row) for row in await connection.fetch(statement("create", "lock_parents"), ns, ids)]
+async def lock_parents(
+    connection: Connection, ns: int, ids: list[UUID] | None = None, *, nos: list[int] | None = None
+) -> list[ParentRow]:
+    rows = await connection.fetch(statement("create", "lock_parents"), ns, ids or [], nos or [])
+    return [ParentRow(*row) for row in rows]
 
 
 async def existing_tasks(connection: Connection, ns: int, ids: list[UUID]) -> list[ExistingTask]:

@@ -31,6 +31,14 @@ async def descendants(connection: Connection, ns: int, nos: list[int]) -> list[i
     return [row["no"] for row in await connection.fetch(statement("ending", "descendants"), ns, nos)]
 
 
+async def unsettled_of_group(connection: Connection, ns: int, group_no: int) -> list[int]:
+    return [row["no"] for row in await connection.fetch(statement("ending", "unsettled_of_group"), ns, group_no)]
+
+
+async def failed_of_group(connection: Connection, ns: int, group_no: int) -> list[int]:
+    return [row["no"] for row in await connection.fetch(statement("ending", "failed_of_group"), ns, group_no)]
+
+
 async def cancel_tasks(connection: Connection, ns: int, nos: list[int]) -> CancelledRow:
     return CancelledRow(*(await connection.fetch(statement("ending", "cancel_tasks"), ns, nos))[0])
 

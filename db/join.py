@@ -33,9 +33,10 @@ async def waiting_for(connection: Connection, ns: int, joins: list[int], tasks: 
     return {(row["root"], row["no"]) for row in rows}
 
 
-async def adopt(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:
-    """Pairs (task just made, join): those that have not started wait for it."""
-    await connection.fetch(statement("join", "adopt"), ns, [p[0] for p in pairs], [p[1] for p in pairs])
+async def adopt(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> set[int]:
+    """Pairs (task just made, join): joins that have not started wait for it. Answers those that changed their place: run again."""
+    rows = await connection.fetch(statement("join", "adopt"), ns, [p[0] for p in pairs], [p[1] for p in pairs])
+    return {row["join_no"] for row in rows if row["moved"]}
 
 
 async def feed(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:

@@ -54,7 +54,7 @@ class PaceRow:
     n: int | None
 
 
-async def fold_groups(pool: Pool, ns: int) -> int:
+async def fold_groups(pool: Pool | Connection, ns: int) -> int:
     """How many groups had changed."""
     rows = await pool.fetch(statement("progress", "fold_groups"), ns)
     return rows[0]["groups"] if rows else 0

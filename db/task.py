@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db.pool import Pool
+from db.pool import Connection, Pool
 from db.statements import statement
 
 TOTAL_COUNT_STOPS_AT = 10_000
@@ -87,6 +87,8 @@ class LinkCountRow:
     no: int
     parents: int
     children: int
+    results: int
+    """Of parents that a copy has none of: what was kept of them."""
 
 
 @dataclass(slots=True)
@@ -166,5 +168,5 @@ async def matching_tasks(pool: Pool, ns: int, narrowed: Filter) -> list[int]:
     return [row["no"] for row in await pool.fetch_planned(statement("task", "matching_tasks"), ns, *narrowed.args())]
 
 
-async def numbers_of_tasks(pool: Pool, ns: int, ids: list[UUID]) -> list[int]:
+async def numbers_of_tasks(pool: Pool | Connection, ns: int, ids: list[UUID]) -> list[int]:
     return [row["no"] for row in await pool.fetch(statement("task", "numbers_of_tasks"), ns, ids)]

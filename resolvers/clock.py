@@ -7,7 +7,7 @@ from db.key import bring_twins, free_twins
 from db.pool import Connection
 from resolvers.core import Core
 from resolvers.create import FAILED, READY, SCHEDULED
-from resolvers.follow import After, end_children, move
+from resolvers.follow import After, end_children, move, wait_again
 
 
 async def expire(core: Core, limit: int, back: float) -> int:
@@ -28,6 +28,7 @@ async def expire(core: Core, limit: int, back: float) -> int:
         lost = [no for row in overdue if not row.timed_out for no in row.keyed or ()]
         if lost:
             after.places += await free_twins(connection, core.ns, lost)
+        await wait_again(connection, core.ns, after, [f.no for f in found if f.state != FAILED])
         await end_children(connection, core.ns, after, failed=[f.no for f in found if f.state == FAILED])
         return len(overdue), after
 

@@ -141,7 +141,10 @@ class Creator:
             try:
                 made = await self._make_plain([call for n in plain for call in batch[n]])
                 for n in plain:
-                    answers[n] = [made.pop(0) for _ in batch[n]]
+                    found = [made.pop(0) for _ in batch[n]]
+                    answers[n] = next((f for f in found if isinstance(f, CrewError)), None) or [
+                        f for f in found if isinstance(f, Made)
+                    ]
             except asyncpg.UniqueViolationError:
                 pass
         for n, calls in enumerate(batch):
@@ -162,18 +165,23 @@ class Creator:
         for call in calls:
             call.group_no = numbers.get(call.group_id, 0)
             if not call.group_no:
-                refused[id(call)] = NotFound(f"no task group {call.group_id}", (*call.path, "groupId"))
+                refused[id(call)] = _no_group(call)
         return refused
 
-    async def _make_plain(self, calls: list[Call]) -> list[Made]:
+    async def _make_plain(self, calls: list[Call]) -> list[Made | CrewError]:
         batch = Batch()
         numbers_of = await self._numbers(calls)
         for call in calls:
             _fill(numbers_of, batch, call, There())
         rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
         _after(rows, After()).tell(self.core)
-        numbers = iter(rows)
-        return [Made(c.group_id, [(next(numbers).no, d.id) for d in c.drafts]) for c in calls]
+        numbers = {row.ord: row.no for row in rows}
+        ords = iter(range(1, len(batch.tasks) + 1))
+        made: list[Made | CrewError] = []
+        for call in calls:
+            tasks = [(numbers.get(next(ords), 0), d.id) for d in call.drafts]
+            made.append(Made(call.group_id, tasks) if all(no for no, _ in tasks) else _no_group(call))
+        return made
 
     async def _make_alone(self, calls: list[Call]) -> list[Made]:
         """One caller's groups in one transaction."""
@@ -234,11 +242,14 @@ class Creator:
         for call in calls:
             _fill(numbers_of, batch, call, there)
         rows = await create_tasks(connection, ns, batch) if batch.tasks or batch.groups else []
+        if len(rows) < len(batch.tasks):
+            raise _no_group(next(c for c in calls if c.new_group is None))
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
         _after(rows, after)
         pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
-        if pairs:
-            await adopt_tasks(connection, ns, pairs)
+        while pairs:
+            moved = await adopt_tasks(connection, ns, pairs)
+            pairs = [pair for pair in pairs if pair[1] in moved]
         feeds = [pair for _, tree in adoptions if tree for pair in tree.feeds]
         if feeds:
             await feed(connection, ns, [(_number(numbers, x), _number(numbers, join)) for x, join in feeds])
@@ -446,6 +457,10 @@ class Alone(CrewError):
 
 class Moved(Exception):
     """A parent changed its place between two looks: run the transaction again."""
+
+
+def _no_group(call: Call) -> NotFound:
+    return NotFound(f"no task group {call.group_id}", (*call.path, "groupId"))
 
 
 def _refuse_twice(ids: list[tuple[UUID, Path]]) -> None:

@@ -6,11 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from db.clock import Moved
+from db.create import ParentRow, lock_parents
+from db.delete import recount as count_afresh
 from db.ending import doomed, settle_children
 from db.key import free_twins, merge_ready
 from db.lease import FreedRow, Place, release_leases
 from db.pool import Connection
+from db.reset import block_again, parents_of
+from db.reset import wait_again as still_ahead
 from resolvers.core import Core
+from resolvers.errors import Conflict
+
+_TRIES = 100
 
 
 @dataclass(slots=True)
@@ -83,6 +90,36 @@ async def _doomed(connection: Connection, ns: int, failed: Sequence[int]) -> lis
     return below
 
 
+async def recount(connection: Connection, ns: int, after: After, nos: list[int]) -> None:
+    """Blocked tasks, locked by a statement before this one: those that wait for nobody any more go on."""
+    found = await count_afresh(connection, ns, nos)
+    if found.merging:
+        await merge_ready(connection, ns, found.merging)
+    after.add(found)
+
+
+async def lock_all_parents(connection: Connection, ns: int, nos: list[int]) -> list[ParentRow]:
+    """None of these ends, begins again or goes before we commit."""
+    for _ in range(_TRIES if nos else 0):
+        found = await lock_parents(connection, ns, nos=nos)
+        if all(row.place != "moved" for row in found):
+            return found
+    if nos:
+        raise Conflict("the parents of these tasks change their places all the time: try again", ("ids",))
+    return []
+
+
+async def wait_again(connection: Connection, ns: int, after: After, nos: list[int]) -> None:
+    """Tasks that came back to be tried again: those of which a parent was reset while they ran, or had failed, wait for it."""
+    ahead = await still_ahead(connection, ns, nos) if nos else []
+    if not ahead:
+        return
+    await lock_all_parents(connection, ns, await parents_of(connection, ns, ahead, without=[], unsucceeded=True))
+    found = await block_again(connection, ns, ahead)
+    if found.blocked:
+        await recount(connection, ns, after, found.blocked)
+
+
 async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:
     """Release leases, untouched. Answers which (by place in `leases`) stood."""
     if not leases:
@@ -94,6 +131,7 @@ async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:
         runners = [f.no for f in found if f.keyed]
         if runners:
             after.places += await free_twins(connection, core.ns, runners)
+        await wait_again(connection, core.ns, after, [f.no for f in found])
         return {f.ord - 1 for f in found}, after
 
     stood, after = await core.pool.run(work, transaction=True)

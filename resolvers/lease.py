@@ -20,14 +20,16 @@ from resolvers.core import Core
 from resolvers.create import FAILED, READY, SCHEDULED, Call, Creator, Moved
 from resolvers.draft import Draft, drafts, new_id
 from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
-from resolvers.follow import After, end_children, give_back
+from resolvers.follow import After, end_children, give_back, wait_again
 from resolvers.gather import Gather
 
 LOST, CANCELLED, UNKNOWN, INVALID_CHILDREN, BAD_INPUT = "LOST", "CANCELLED", "UNKNOWN", "INVALID_CHILDREN", "BAD_INPUT"
 _OVER = {LOST, CANCELLED}
 _TRIES = 100
 
-_LOST_TEXT = "this lease is no longer yours: it ran out, was released, or ended the other way; stop working on it"
+_LOST_TEXT = (
+    "this lease is no longer yours: it ran out, was released or reset, or ended the other way; stop working on it"
+)
 _CANCELLED_TEXT = "the task was cancelled or deleted: stop working on it"
 _UNKNOWN_TEXT = "no such lease was ever given: send the id as claimTasks answered it"
 
@@ -274,6 +276,7 @@ class Finisher:
             found = [f for f in found if f.state] + more
         after.places = [(f.channel, f.rank, f.no) for f in found if f.state == READY]
         after.due = [f.due_in for f in found if f.state == SCHEDULED]
+        await wait_again(connection, ns, after, [f.no for f in found if f.state != FAILED])
         await end_children(connection, ns, after, failed=[f.no for f in found if f.state == FAILED])
         asked = [
             (f.workgroup, f.workgroup_delay, None) for f in found if f.workgroup and f.workgroup_delay and not f.is_twin

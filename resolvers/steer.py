@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
 from db import pause as rows
 from db.clock import Moved
-from db.ending import cancel_tasks, descendants, retry_tasks
+from db.ending import cancel_tasks, descendants, failed_of_group, retry_tasks, unsettled_of_group
 from db.group import GroupRow, read_groups
 from db.key import free_twins, merge_ready
 from db.pool import Connection
+from db.reset import tell_of_group
 from db.task import Filter, matching_tasks, numbers_of_tasks
 from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import BadInput, Conflict, NotFound, TooLarge
-from resolvers.follow import After, end_children, merge_moved
+from resolvers.follow import After, end_children, merge_moved, wait_again
 
 UNSETTLED = (0, 1, 2, 3, 4, 6)
 FAILED = (6,)
 PART = 100_000
 _TRIES = 100
 _FIRST = -(1 << 31)
+_READY, _CANCELLED = 3, 9
+"""Kinds of events."""
 
 
 async def chosen(core: Core, ids: list[UUID] | None, narrowed: Filter | None, states: tuple[int, ...]) -> list[int]:
@@ -44,28 +48,12 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
     """The numbers of those that were not settled, and now are CANCELLED."""
 
     async def work(connection: Connection) -> tuple[list[int], After]:
-        after, cancelled = After(), set[int]()
-        left = nos
-        for _ in range(_TRIES):
-            if with_descendants:
-                # Again after each round: the locks show what was hung below meanwhile.
-                left = [no for no in await descendants(connection, core.ns, nos) if no not in cancelled]
-            if not left:
-                break
-            before, moved = len(cancelled), list[int]()
-            for part in _parts(left):
-                found = await cancel_tasks(connection, core.ns, part)
-                cancelled.update(found.cancelled or ())
-                moved += found.moved or ()
-                if found.runners:
-                    after.places += await free_twins(connection, core.ns, found.runners)
-                await end_children(connection, core.ns, after, failed=found.ended or ())
-            left = moved
-            if not left and not (with_descendants and len(cancelled) > before):
-                break
-        else:
-            raise Conflict("these tasks change their places all the time: try again", ("ids",))
-        return sorted(cancelled), after
+        after = After()
+
+        async def look() -> list[int]:
+            return await descendants(connection, core.ns, nos)
+
+        return await _cancel(connection, core.ns, after, nos, look if with_descendants else None), after
 
     if not nos:
         return []
@@ -74,7 +62,52 @@ async def cancel(core: Core, nos: list[int], *, with_descendants: bool) -> list[
     return cancelled
 
 
-def _parts(nos: list[int]) -> list[list[int]]:
+async def cancel_group(core: Core, group_id: object) -> tuple[UUID, int]:
+    """Its id, and how many of its tasks were not settled, and now are CANCELLED."""
+
+    async def work(connection: Connection) -> tuple[int, After]:
+        after = After()
+
+        async def look() -> list[int]:
+            return await unsettled_of_group(connection, core.ns, group.group_no)
+
+        await tell_of_group(connection, core.ns, group.group_no, _CANCELLED)
+        return len(await _cancel(connection, core.ns, after, await look(), look)), after
+
+    group = await _group(core, group_id)
+    affected, after = await core.pool.run(work, transaction=True, planned=True)
+    after.tell(core)
+    return group.id, affected
+
+
+async def _cancel(
+    connection: Connection, ns: int, after: After, nos: list[int], look: Callable[[], Awaitable[list[int]]] | None
+) -> list[int]:
+    """These, and what `look` finds after each round: the locks show what was made meanwhile."""
+    cancelled = set[int]()
+    left = nos
+    for _ in range(_TRIES):
+        if look is not None:
+            left = [no for no in await look() if no not in cancelled]
+        if not left:
+            break
+        before, moved = len(cancelled), list[int]()
+        for part in parts(left):
+            found = await cancel_tasks(connection, ns, part)
+            cancelled.update(found.cancelled or ())
+            moved += found.moved or ()
+            if found.runners:
+                after.places += await free_twins(connection, ns, found.runners)
+            await end_children(connection, ns, after, failed=found.ended or ())
+        left = moved
+        if not left and not (look is not None and len(cancelled) > before):
+            break
+    else:
+        raise Conflict("these tasks change their places all the time: try again", ("ids",))
+    return sorted(cancelled)
+
+
+def parts(nos: list[int]) -> list[list[int]]:
     """So many as one statement moves well within its time-out."""
     return [nos[at : at + PART] for at in range(0, len(nos), PART)]
 
@@ -84,17 +117,39 @@ async def retry(core: Core, nos: list[int], attempts: int) -> list[int]:
     check.whole(attempts, ("attempts",), "attempts", 1, 1_000_000)
 
     async def work(connection: Connection) -> tuple[list[int], After]:
-        found = [row for part in _parts(nos) for row in await retry_tasks(connection, core.ns, part, attempts)]
-        merging = [row.no for row in found if row.merges]
-        if merging:
-            await merge_ready(connection, core.ns, merging)
-        return [row.no for row in found], After([(row.channel, row.rank, row.no) for row in found])
+        return await _retry(connection, core.ns, nos, attempts)
 
     if not nos:
         return []
     retried, after = await core.pool.run(work, transaction=True, planned=True)
     after.tell(core)
     return retried
+
+
+async def retry_group(core: Core, group_id: object, attempts: int) -> tuple[UUID, int]:
+    """Its id, and how many of its tasks had failed, and may run again."""
+    check.whole(attempts, ("attempts",), "attempts", 1, 1_000_000)
+
+    async def work(connection: Connection) -> tuple[int, After]:
+        await tell_of_group(connection, core.ns, group.group_no, _READY)
+        nos = await failed_of_group(connection, core.ns, group.group_no)
+        retried, after = await _retry(connection, core.ns, nos, attempts)
+        return len(retried), after
+
+    group = await _group(core, group_id)
+    affected, after = await core.pool.run(work, transaction=True, planned=True)
+    after.tell(core)
+    return group.id, affected
+
+
+async def _retry(connection: Connection, ns: int, nos: list[int], attempts: int) -> tuple[list[int], After]:
+    found = [row for part in parts(nos) for row in await retry_tasks(connection, ns, part, attempts)]
+    after = After([(row.channel, row.rank, row.no) for row in found])
+    merging = [row.no for row in found if row.merges]
+    if merging:
+        await merge_ready(connection, ns, merging)
+    await wait_again(connection, ns, after, [row.no for row in found])
+    return [row.no for row in found], after
 
 
 async def pause_tasks(core: Core, nos: list[int]) -> list[int]:
@@ -153,7 +208,7 @@ async def resume_group(core: Core, group_id: object) -> tuple[GroupRow, int]:
 async def _group(core: Core, group_id: object) -> GroupRow:
     found = await read_groups(core.pool, core.ns, ids=[check.uuid(group_id, ("id",), "id")])
     if not found:
-        raise NotFound(f"no task group {group_id}", ("id",))
+        raise NotFound(f"no task group {group_id}: it never was, or is deleted", ("id",))
     return found[0]
 
 

@@ -233,7 +233,12 @@ class CreateTaskGroupsPayload:
 @strawberry.type(description="A group that a call was about.")
 class TaskGroupPayload:
     task_group: TaskGroup = of(description="The group as it is now.")
-    affected: int = of(description="How many tasks it touched: those READY that are held or freed by it.")
+    affected: int = of(
+        description=(
+            "How many tasks it touched: of a pause or resume, those READY that are held or freed by it; of other verbs, those that "
+            "it changed itself."
+        )
+    )
 
 
 @strawberry.type(description="What was made, in the order sent.")

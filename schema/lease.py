@@ -80,7 +80,8 @@ class Lease:
 
     @strawberry.field(description="How many parents the task has.")
     async def parent_count(self, info: Info) -> int:
-        return (await info.context.loaders.link_counts.load(self.task.no)).parents
+        counts = await info.context.loaders.link_counts.load(self.task.no)
+        return counts.parents + counts.results
 
 
 def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str) -> list[Lease]:

@@ -9,6 +9,7 @@ from schema.access import AccessMutation, AccessQuery
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
+from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
@@ -17,6 +18,7 @@ from schema.server import ServerQuery
 from schema.steering import TaskMutation
 from schema.task import TaskQuery
 from schema.throughput import ThroughputQuery
+from schema.update import UpdateMutation
 from schema.worker import WorkerQuery
 from schema.workgroup import WorkgroupMutation, WorkgroupQuery
 
@@ -45,8 +47,10 @@ class Query(
 )
 class Mutation(
     GroupMutation,
+    GroupSteering,
     LeaseMutation,
     TaskMutation,
+    UpdateMutation,
     ChannelMutation,
     WorkgroupMutation,
     ScheduleMutation,

@@ -1,4 +1,4 @@
-"""What people do to tasks: retry, cancel, pause, resume."""
+"""What people do to tasks: retry, reset, cancel, delete, pause, resume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import strawberry
 
-from resolvers import check, steer
+from resolvers import check, delete, reset, steer
 from schema.context import Info
 from schema.task import Task, TaskFilter, tasks_in_order
 
@@ -17,6 +17,11 @@ of = strawberry.field
 class TasksPayload:
     tasks: list[Task] = of(description="Those that it changed; at most 1,000 of them.")
     affected: int = of(description="How many it changed.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeletePayload:
+    deleted_tasks: int = of(description="How many tasks are gone.")
 
 
 _ids = strawberry.argument(description="Which tasks, by their UUIDs; at most 10,000. Either these or a filter.")
@@ -56,6 +61,24 @@ class TaskMutation:
 
     @strawberry.mutation(
         description=(
+            "Make tasks, in whatever state, look as if they had never run: no attempts, errors or output, and a lease is LOST. "
+            "What they spawned is deleted, with its descendants; children that have not started are BLOCKED again; running or "
+            "ended ones stay, and wait before they are tried again. Ids of tasks that do not exist are passed over, and those that "
+            "another of them had spawned are deleted."
+        )
+    )
+    async def reset_tasks(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID], strawberry.argument(description="Which tasks, by their UUIDs; 1 to 10,000.")
+        ],
+    ) -> TasksPayload | None:
+        nos = await _chosen(info, ids, None, ())
+        return await _changed(info, await reset.reset_tasks(info.context.core, nos))
+
+    @strawberry.mutation(
+        description=(
             "Cancel tasks that are not settled (FAILED ones too); a running one's lease is told at its next beat. Ids of "
             "tasks that are settled, or do not exist, are passed over. Either `ids` or a `filter` that names at least one "
             "thing."
@@ -73,6 +96,17 @@ class TaskMutation:
     ) -> TasksPayload | None:
         nos = await _chosen(info, ids, filter, steer.UNSETTLED)
         return await _changed(info, await steer.cancel(info.context.core, nos, with_descendants=bool(descendants)))
+
+    @strawberry.mutation(
+        description=(
+            "Delete a task and all its descendants along the links that someone named, whatever their states; leases on them say "
+            "CANCELLED from then on. A join that had adopted one of them loses that parent and is counted afresh."
+        )
+    )
+    async def delete_task(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The task's UUID.")]
+    ) -> DeletePayload | None:
+        return DeletePayload(deleted_tasks=await delete.delete_task(info.context.core, id))
 
     @strawberry.mutation(
         description=(

@@ -71,7 +71,7 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
             async def begin(name: str, ns: int) -> AsyncIterator[Services]:
                 made = await make_services(pool, ns, limits, rhythm or Rhythm(), keys)
                 direct = settings.database_direct_url or dsn
-                async with running_loops(made, direct, settings.event_retention_days * 86_400, namespaces, name):
+                async with running_loops(made, direct, settings, namespaces, name):
                     yield made
 
             await namespaces.open(pool, begin)
@@ -123,7 +123,7 @@ async def make_services(pool: Pool, ns: int, limits: Limits, rhythm: Rhythm, key
 
 @asynccontextmanager
 async def running_loops(
-    services: Services, direct_dsn: str, retention: float, namespaces: Namespaces, name: str
+    services: Services, direct_dsn: str, settings: Settings, namespaces: Namespaces, name: str
 ) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
@@ -154,7 +154,8 @@ async def running_loops(
         "inbox": lambda: take_in(services.inbox),
         "fold": lambda: upkeep.fold(services),
         "log": log.step,
-        "forget log": lambda: upkeep.forget_log(core, retention),
+        "forget log": lambda: upkeep.forget_log(core, settings.event_retention_days * 86_400),
+        "retain": lambda: upkeep.retain(core, settings.group_retention_days, settings.task_retention_days),
         "push": services.push.step,
         "admission": admission.step,
         "park": lambda: upkeep.park(core),

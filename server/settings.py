@@ -73,5 +73,14 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(
         7.0, gt=0, description="How long events are kept: as far back as a cursor may lie."
     )
+    group_retention_days: float | None = Field(
+        None, ge=0, le=36_600, description="Groups are deleted so long after they finished; without it they are kept."
+    )
+    task_retention_days: float | None = Field(
+        None,
+        ge=0,
+        le=36_600,
+        description="Settled tasks of groups that are not finished are deleted after so long; without it they are kept.",
+    )
     log_format: str = Field("console", pattern="^(console|json)$", description="console for people, json for programs.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")

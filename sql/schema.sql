@@ -203,6 +203,11 @@ CREATE VIEW crew.refused AS
    FROM (public.inbox_refused r
      JOIN public.namespace n ON ((n.ns = r.ns)));
 
+CREATE TABLE public.ahead (
+    ns integer NOT NULL,
+    no bigint NOT NULL
+);
+
 CREATE TABLE public.api_key (
     id uuid NOT NULL,
     ns integer,
@@ -557,7 +562,7 @@ CREATE VIEW public.group_tail AS
            FROM ((public.group_fold f
              JOIN public.event e ON (((e.ns = f.ns) AND (e.xid >= pg_snapshot_xmin(f.upto)) AND (NOT pg_visible_in_snapshot(e.xid, f.upto)))))
              CROSS JOIN LATERAL UNNEST(e.nos, e.groups) u(no, group_no))
-          WHERE ((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0)))
+          WHERE (((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0))) AND (e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()))
           GROUP BY e.ns, u.group_no, e.was, e.state) i
   GROUP BY ns, group_no;
 
@@ -666,6 +671,18 @@ CREATE TABLE public.pause (
     ns integer NOT NULL,
     kind smallint NOT NULL,
     ref bigint NOT NULL
+);
+
+CREATE TABLE public.plucked (
+    ns integer NOT NULL,
+    no bigint NOT NULL,
+    place integer NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    channel text NOT NULL,
+    state smallint NOT NULL,
+    input json,
+    output json
 );
 
 CREATE TABLE public.progress (
@@ -1058,6 +1075,9 @@ CREATE TABLE public.tick (
     at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+ALTER TABLE ONLY public.ahead
+    ADD CONSTRAINT ahead_pkey PRIMARY KEY (ns, no);
+
 ALTER TABLE ONLY public.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (id);
 
@@ -1139,6 +1159,9 @@ ALTER TABLE ONLY public.parked
 ALTER TABLE ONLY public.pause
     ADD CONSTRAINT pause_pkey PRIMARY KEY (ns, kind, ref);
 
+ALTER TABLE ONLY public.plucked
+    ADD CONSTRAINT plucked_pkey PRIMARY KEY (ns, no, place);
+
 ALTER TABLE ONLY public.progress
     ADD CONSTRAINT progress_pkey PRIMARY KEY (ns, no);
 
@@ -1204,6 +1227,8 @@ CREATE INDEX edge_of_child ON public.edge USING btree (ns, child, place);
 CREATE INDEX event_by_xid ON public.event USING btree (ns, xid);
 
 CREATE INDEX failed_by_end ON public.failed USING btree (ns, at, no);
+
+CREATE INDEX feeder_of_join ON public.feeder USING btree (ns, join_no);
 
 CREATE INDEX gone_at ON public.gone USING btree (ns, at);
 

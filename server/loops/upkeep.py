@@ -10,7 +10,9 @@ from db.key import forget_ended_keys
 from db.live import forget_events, forget_ticks
 from db.pause import forget_ended_pauses, park_front
 from db.progress import fold_groups, forget_pace
+from db.reset import forget_ended_ahead
 from resolvers import pace as pacing
+from resolvers import retention
 from resolvers.core import Core
 from resolvers.follow import move
 from resolvers.workgroup import BATCH
@@ -20,6 +22,7 @@ from server.loops.run import pause
 _FORGET_EVERY = 300.0
 _FORGET_BATCH = 5000
 _FORGET_LOG_EVERY = 60.0
+_RETAIN_EVERY = 300.0
 _MANY = 500
 
 
@@ -64,9 +67,19 @@ async def forget_log(core: Core, seconds: float) -> None:
     await pause(_FORGET_LOG_EVERY)
 
 
+async def retain(core: Core, group_days: float | None, task_days: float | None) -> None:
+    """What is older goes, where retention is switched on."""
+    if group_days is not None:
+        await retention.delete_expired_groups(core, group_days, unfinished=False)
+    if task_days is not None:
+        await retention.delete_old_tasks(core, task_days)
+    await pause(_RETAIN_EVERY)
+
+
 async def forget(core: Core) -> None:
     await forget_claims(core.pool, core.ns)
     await forget_ended_pauses(core.pool, core.ns)
+    await forget_ended_ahead(core.pool, core.ns)
     while await forget_ended_keys(core.pool, core.ns, _FORGET_BATCH) == _FORGET_BATCH:
         pass
     await pause(_FORGET_EVERY)

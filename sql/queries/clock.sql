@@ -159,9 +159,9 @@ e as materialized (
   where e.state is distinct from e.was and cardinality(e.nos) > 0),
 n as materialized (
   select ref, state, sum(n) as n from (
-    select channel as ref, state, count(*) as n from e group by 1, 2
+    select channel as ref, state, count(*) as n from e where state is not null group by 1, 2
     union all select channel, was, -count(*) from e where was is not null group by 1, 2
-    union all select workgroup, state, count(*) from e where workgroup <> 0 group by 1, 2
+    union all select workgroup, state, count(*) from e where state is not null and workgroup <> 0 group by 1, 2
     union all select workgroup, was, -count(*) from e where was is not null and workgroup <> 0 group by 1, 2) x
   group by ref, state having sum(n) <> 0),
 counted as (

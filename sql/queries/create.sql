@@ -1,11 +1,11 @@
 -- Creating groups and tasks.
 
 -- name: lock_parents
--- First statement of a transaction that hangs tasks under tasks that exist: no parent can end unseen before we commit.
--- Those that wait are locked for key share, which claims and loops skip; a running one's lease is stamped with our
--- transaction, which its completion reads. One found nowhere has just moved: run again. $1 ns $2 ids
+-- First statement of a transaction that hangs tasks under tasks that exist: no parent can end, begin again or go unseen before we
+-- commit. Those that wait or have ended are locked for key share, which claims and loops skip; a running one's lease is stamped with
+-- our transaction, which its completion reads. One found nowhere has just moved: run again. $1 ns $2 ids $3 or numbers
 with t as materialized (
-  select no, id, group_no, channel, rank from task where ns = $1 and id = any ($2::uuid[])),
+  select no, id, group_no, channel, rank from task where ns = $1 and (id = any ($2::uuid[]) or no = any ($3::bigint[]))),
 -- Leases first, as completions lock them: every other place reads `held` before it locks.
 held as materialized (
   select l.lease_no, l.part from lease l
@@ -31,6 +31,9 @@ m as materialized (
 f as materialized (
   select x.no from failed x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
   order by x.no for key share),
+d as materialized (
+  select x.no, x.outcome from done x where x.ns = $1 and x.no in (select no from t) and (select count(*) from held) >= 0
+  order by x.no for key share),
 l as (
   update lease x set grown = pg_current_xact_id() from held h
   where x.ns = $1 and x.lease_no = h.lease_no and x.part = h.part
@@ -40,7 +43,7 @@ select
   t.id,
   t.group_no,
   coalesce(
-    (select case d.outcome when 5 then 'succeeded' else 'cancelled' end from done d where d.ns = $1 and d.no = t.no),
+    (select case d.outcome when 5 then 'succeeded' else 'cancelled' end from d where d.no = t.no),
     case
       when t.no in (select no from f) then 'failed'
       when t.no in (select no from r union all select no from p union all select no from s union all select no from b
@@ -59,7 +62,15 @@ from t;
 -- links: $25 place in $5 of a parent made here, or 0 $26 number of a parent that exists $27 place in $5 of the child
 --   $28 place among the child's parents
 -- in full, of tasks: $29 keys $30 on duplicate $31 time-outs $32 on parent failure; of links: $33 subtree $34 adopted
-with given as materialized (
+-- Into a group that is gone nothing is made, and nothing is answered.
+with there as materialized (
+  -- Locked, so that it is not deleted meanwhile. What goes on from a task is safe by the lease of that.
+  select group_no from task_group
+  where ns = $1 and group_no = any (array(
+    select distinct g.group_no from unnest($7::bigint[], $23::bigint[]) as g(group_no, spawned_by)
+    where g.group_no <> 0 and g.spawned_by is null))
+  order by group_no for key share),
+given as materialized (
   select nextval('task_no') as no, u.*, coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
     $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
@@ -73,7 +84,8 @@ with given as materialized (
       --full{
       key, on_duplicate, timeout, policy,
       --full}
-      ord)),
+      ord)
+  where u.new_group <> 0 or u.spawned_by is not null or u.group_no in (select group_no from there)),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*, (select coalesce(max(no), 0) from given) as made_upto
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),

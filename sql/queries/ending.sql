@@ -9,6 +9,17 @@ with recursive d as (
   select e.child from d join edge e on e.ns = $1 and e.parent = d.no and not e.adopted)
 select no from d order by no;
 
+-- name: unsettled_of_group
+-- $1 ns $2 group number
+select t.no from task t
+where t.ns = $1 and t.group_no = $2::bigint and not exists (select from done d where d.ns = $1 and d.no = t.no)
+order by t.no;
+
+-- name: failed_of_group
+-- $1 ns $2 group number
+select f.no from task t join failed f on f.ns = $1 and f.no = t.no
+where t.ns = $1 and t.group_no = $2::bigint order by f.no;
+
 -- name: cancel_tasks
 -- Ends tasks that are not settled, wherever they stand. `moved` were found nowhere: they have just changed their place, run
 -- again for them. Who ran for a key is in `runners`: free its twins next. $1 ns $2 numbers

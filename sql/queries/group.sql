@@ -65,9 +65,9 @@ with tail as (
 select ref as number, state, sum(n)::bigint as n
 from (
   select ref, state, n from tally where ns = $1 and ref = any ($2::int[])
-  union all select channel, state, 1 from tail
+  union all select channel, state, 1 from tail where state is not null
   union all select channel, was, -1 from tail where was is not null
-  union all select workgroup, state, 1 from tail
+  union all select workgroup, state, 1 from tail where state is not null
   union all select workgroup, was, -1 from tail where was is not null) x
 where ref = any ($2::int[])
 group by ref, state

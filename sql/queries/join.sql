@@ -34,7 +34,8 @@ with recursive d as (
 select root, no from d where no = any ($3::bigint[]);
 
 -- name: adopt
--- Tasks just made become parents of joins that have not started, which are blocked (again). $1 ns $2 parents $3 joins
+-- Tasks just made become parents of joins that have not started, which are blocked (again). `moved` is true of one that changed its
+-- place meanwhile: run again for it. $1 ns $2 parents $3 joins
 with pair as materialized (select u.parent, u.child from unnest($2::bigint[], $3::bigint[]) as u(parent, child)),
 t as materialized (select no, channel, rank from task where ns = $1 and no = any ($3::bigint[])),
 b as materialized (
@@ -71,7 +72,14 @@ told as (
   insert into event (ns, kind, was, state, nos, groups, channels, workgroups, attempts)
   select $1, 14, was, 0, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
   from back group by was)
-select child as join_no, n from more;
+select child as join_no, false as moved from more
+union all
+select no, true from t
+where no not in (select child from more) and (
+  exists (select from blocked x where x.ns = $1 and x.no = t.no)
+  or exists (select from ready x where x.ns = $1 and x.channel = t.channel and x.rank = t.rank and x.no = t.no and x.attempt = 0)
+  or exists (select from parked x where x.ns = $1 and x.no = t.no and x.attempt = 0)
+  or exists (select from scheduled x where x.ns = $1 and x.no = t.no and x.attempt = 0));
 
 -- name: feed
 -- What these tasks spawn is adopted by these joins, though they are not their parents. $1 ns $2 numbers $3 joins

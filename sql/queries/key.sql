@@ -20,9 +20,11 @@ where p.state not in (5, 6, 7)
 order by k.no;
 
 -- name: remember_keys
--- After creating. $1 ns $2 numbers
+-- After creating. Nobody finds a copy by its key (pluck.sql). $1 ns $2 numbers
 insert into keyed (ns, channel, key, no)
-select $1, channel, key, no from task where ns = $1 and no = any ($2::bigint[]) and key is not null
+select $1, channel, key, no from task t
+where ns = $1 and no = any ($2::bigint[]) and key is not null
+  and not exists (select from plucked x where x.ns = $1 and x.no = t.no)
 on conflict do nothing;
 
 -- name: merge_ready

@@ -524,8 +524,9 @@ trimmed as (
     remainings = r.remainings, failures = r.failures, keys = r.keys
   from rest r
   where l.ns = $1 and l.lease_no = r.lease_no and l.part = r.part and cardinality(l.nos) > cardinality(r.nos)),
+-- Locked: who held the lease before us may have changed the rank.
 back as materialized (
-  select i.*, t.rank from item i join task t on t.ns = $1 and t.no = i.no where i.ord is not null),
+  select i.*, t.rank from item i join task t on t.ns = $1 and t.no = i.no where i.ord is not null order by t.no for share of t),
 soon as (
   insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures, key)
   select $1, channel, rank, workgroup, no, group_no, attempt - 1, remaining + 1, failures, key from back),

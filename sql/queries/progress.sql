@@ -1,7 +1,9 @@
 -- How far groups are, lists of groups, and how fast channels go: folded from events, to which a reader adds the tail (group_tail).
 
 -- name: fold_groups
--- Folds the tail into group_tally and pace, and tells of the groups that are finished by it, by whoever takes the row; both reads of it must agree, as in fold_events.
+-- Folds the tail into group_tally and pace, and tells of the groups that are finished by it, by whoever takes the row; both reads of
+-- it must agree, as in fold_events. A transaction that does more than this leaves its own events, before and after, to later folds:
+-- the snapshot does not name it among those that run, so it is put there.
 -- Waits stand in bins of a tenth of a decade: bin b holds 10^((b - 130) / 10) seconds and up. $1 ns
 with f as materialized (
   select l.upto from (select upto from group_fold where ns = $1 for update skip locked) l
@@ -9,11 +11,14 @@ with f as materialized (
 e as materialized (
   select e.was, e.state, date_bin('10 s', e.at, 'epoch') as at, e.channels, e.waits
   from f join event e on e.ns = $1 and e.xid >= pg_snapshot_xmin(f.upto) and not pg_visible_in_snapshot(e.xid, f.upto)
-  where (e.was is null and e.state is not null) or e.state in (5, 6) or e.waits is not null),
+  where ((e.was is null and e.state is not null) or e.state in (5, 6) or e.waits is not null)
+    and e.xid is distinct from pg_current_xact_id_if_assigned()),
 tail as materialized (select * from group_tail where ns = $1 and exists (select from f)),
 counted as (
   insert into group_tally as t (ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at)
-  select ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at from tail order by group_no
+  select ns, group_no, total, unsettled, failing, counts, weight, settled_weight, settled_at from tail
+  where exists (select from task_group g where g.ns = $1 and g.group_no = tail.group_no)
+  order by group_no
   on conflict (ns, group_no) do update
   set
     total = t.total + excluded.total,
@@ -28,7 +33,7 @@ told as (
   insert into event (ns, kind, groups)
   select $1, 20, array_agg(group_no order by group_no)
   from counted join tail x using (group_no)
-  where counted.total > 0 and counted.unsettled = 0 and x.settled_at is not null
+  where counted.total > 0 and counted.unsettled = 0 and (x.settled_at is not null or x.unsettled < 0)
   having count(*) > 0),
 p as materialized (
   select u.channel, e.at, count(*) as n,
@@ -46,7 +51,15 @@ paced as (
     select channel, at, what, n from p union all select 0, at, what, sum(n) from p group by at, what) x
   order by channel, at, what
   on conflict (ns, channel, at, what) do update set n = t.n + excluded.n)
-update group_fold set upto = pg_current_snapshot() from f
+update group_fold
+set upto = (
+  select format('%s:%s:%s', pg_snapshot_xmin(s), pg_snapshot_xmax(s), (
+    select string_agg(x.xid::text, ',' order by x.xid)
+    from (
+      select xid from pg_snapshot_xip(s) as r(xid)
+      union select m.xid from pg_current_xact_id_if_assigned() as m(xid) where m.xid < pg_snapshot_xmax(s)) x))::pg_snapshot
+  from pg_current_snapshot() as s)
+from f
 where ns = $1 and (exists (select from counted) or exists (select from e))
 returning (select count(*)::int from counted) as groups;
 

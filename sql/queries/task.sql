@@ -105,21 +105,27 @@ order by l.parent, l.child;
 -- $1 ns $2 numbers
 select n.no,
   (select count(*)::int from edge e where e.ns = $1 and e.child = n.no) as parents,
-  (select count(*)::int from edge e where e.ns = $1 and e.parent = n.no) as children
+  (select count(*)::int from edge e where e.ns = $1 and e.parent = n.no) as children,
+  (select count(*)::int from plucked x where x.ns = $1 and x.no = n.no and x.place > 0) as results
 from unnest($2::bigint[]) as n(no);
 
 -- name: parent_results
--- What the parents of leased tasks produced, in the order they were named. $1 ns $2 numbers of the children $3 at most so
--- many of each
-select l.child as no, t.id as task_id, t.name, c.name as channel, p.state, t.input, d.output
-from unnest($2::bigint[]) as k(no)
-cross join lateral (
-  select e.child, e.parent, e.place from edge e where e.ns = $1 and e.child = k.no order by e.place, e.parent limit $3) l
-join task t on t.ns = $1 and t.no = l.parent
-join task_place p on p.ns = $1 and p.no = l.parent
-join channel c on c.ns = $1 and c.channel = t.channel
-left join done d on d.ns = $1 and d.no = l.parent
-order by l.child, l.place, l.parent;
+-- What the parents of leased tasks produced, in the order they were named; of a copy, what was kept (pluck.sql). $1 ns $2 numbers of
+-- the children $3 at most so many of each
+select no, task_id, name, channel, state, input, output
+from (
+  select l.child as no, l.place, l.parent, t.id as task_id, t.name, c.name as channel, p.state, t.input, d.output
+  from unnest($2::bigint[]) as k(no)
+  cross join lateral (
+    select e.child, e.parent, e.place from edge e where e.ns = $1 and e.child = k.no order by e.place, e.parent limit $3) l
+  join task t on t.ns = $1 and t.no = l.parent
+  join task_place p on p.ns = $1 and p.no = l.parent
+  join channel c on c.ns = $1 and c.channel = t.channel
+  left join done d on d.ns = $1 and d.no = l.parent
+  union all
+  select no, place, 0, id, name, channel, state, input, output from plucked
+  where ns = $1 and no = any ($2) and place between 1 and $3) r
+order by no, place, parent;
 
 -- name: links_among
 -- Links whose child is one of these. $1 ns $2 numbers

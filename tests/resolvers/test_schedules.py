@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.support.crew import Crew, Refused
+from tests.support.process import ROOT
 from tests.support.refusals import check
 from tests.support.schedules import (
     CREATE,
@@ -314,3 +316,13 @@ async def test_a_trigger_that_is_refused_is_answered_so(crew: Crew) -> None:
         await trigger(crew, made["id"])
     assert (refused.value.code, refused.value.path) == ("DUPLICATE_KEY", ["tasks", 0, "key"])
     assert await groups(crew) == 1
+
+
+async def test_the_example_of_the_page_is_a_schedule(crew: Crew) -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    (example,) = re.findall(r"```graphql\n(.*?)```", page, re.DOTALL)
+    made = (await crew.ask(example))["createSchedule"]["schedule"]
+    assert made["nextTimes"][0] == made["nextRunAt"]
+    (there,) = await all_schedules(crew)
+    assert (there["name"], there["template"]["tasks"][1]["parents"]) == ("nightly report", [{"ref": "collect"}])
+    assert (await trigger(crew, there["id"]))["affected"] == 2

@@ -240,6 +240,8 @@ ELSEWHERE = {
     "Lease.parents(first)",
     "Mutation.retryTasks(attempts)",
     "Mutation.cancelTasks(descendants)",
+    "Mutation.retryTaskGroup(attempts)",
+    "Mutation.deleteExpiredTaskGroups(unfinished)",
     "Schedule.nextTimes(first)",
 }
 
