@@ -26,7 +26,7 @@ FOR_WORKERS = {
     *("claimTasks", "completeTasks", "failTasks", "extendLeases", "releaseLeases", "claimedTasks"),
 }
 QUERY = {"query": "{ server { version } }"}
-KEYS = "{ apiKeys { id name role channels namespace expiresAt lastUsedAt } }"
+KEYS = "{ apiKeys { id name role channels namespace createdAt expiresAt lastUsedAt } }"
 MAKE = "mutation($input: ApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id name role channels namespace } } }"
 REVOKE = "mutation($id: ID!) { revokeApiKey(id: $id) { id } }"
 
@@ -157,6 +157,22 @@ async def test_from_the_first_key_on_every_request_needs_one_for_good(server_her
     assert (await ask(server_here, secret, REVOKE, id=made["apiKey"]["id"]))["data"]["revokeApiKey"]
     for given in (None, secret):
         assert await over_http(server_here, given, QUERY) == "UNAUTHENTICATED"
+
+
+async def test_a_key_is_listed_as_it_was_made(server_here: Served) -> None:
+    given = {"name": "w", "role": "WORKER", "channels": ["b", "a", "b"], "namespace": "tenant"}
+    made = await ask(server_here, None, MAKE, input={**given, "expiresAt": "2100-01-01T00:00:00Z"})
+    assert made["data"]["createApiKey"]["apiKey"]["channels"] == ["a", "b"]
+    admin = await make_key(server_here, Role.ADMIN)
+    row = (await ask(server_here, admin, KEYS))["data"]["apiKeys"][0]
+    assert datetime.fromisoformat(row.pop("createdAt")) < datetime.now(UTC) + timedelta(minutes=1)
+    assert row == {
+        **given,
+        "id": made["data"]["createApiKey"]["apiKey"]["id"],
+        "channels": ["a", "b"],
+        "expiresAt": "2100-01-01T00:00:00+00:00",
+        "lastUsedAt": None,
+    }
 
 
 async def test_only_the_hash_of_a_secret_is_kept(server_here: Served) -> None:
