@@ -21,8 +21,9 @@ from db.pool import Connection
 from db.progress import group_progress
 from db.schedule import Ran, ScheduleRow
 from resolvers import check, cron
+from resolvers.call import Call, Made
 from resolvers.core import Core
-from resolvers.create import Call, Creator, Made
+from resolvers.create import Creator
 from resolvers.draft import new_id
 from resolvers.errors import BadInput, CrewError, NotFound, Path, TooLarge
 from resolvers.follow import After

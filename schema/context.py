@@ -10,6 +10,7 @@ from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode
 from strawberry.types import Info as StrawberryInfo
 
 from db.clock import ping_workers
+from resolvers.access import ANYONE, Caller, Keyring
 from resolvers.core import Core
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
@@ -24,7 +25,7 @@ from schema.loaders import Loaders
 
 @dataclass(frozen=True)
 class Services:
-    """What lives as long as the server."""
+    """What lives as long as the server, of one namespace; the keys are the same for all."""
 
     core: Core
     creator: Creator
@@ -35,6 +36,7 @@ class Services:
     schedules: Schedules
     inbox: Inbox
     version: str
+    keys: Keyring
 
     def drain(self) -> None:
         """The server stops: long polls are answered now, and streams end."""
@@ -58,6 +60,7 @@ class Context:
     """The cursor that an SSE client came back with."""
     transport: str = "poll"
     """How the client is connected, as workers are shown."""
+    caller: Caller = ANYONE
 
     @cached_property
     def loaders(self) -> Loaders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access import AccessMutation, AccessQuery
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
@@ -29,6 +30,7 @@ class Query(
     ChannelQuery,
     WorkgroupQuery,
     WorkerQuery,
+    AccessQuery,
     ScheduleQuery,
     ThroughputQuery,
     EventQuery,
@@ -52,6 +54,7 @@ class Mutation(
     ChannelMutation,
     WorkgroupMutation,
     ScheduleMutation,
+    AccessMutation,
 ):
     pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
@@ -16,8 +17,9 @@ from starlette.routing import Route, WebSocketRoute
 
 from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
-from db.namespace import lease_key, namespace_number
+from db.namespace import lease_key
 from db.pool import Pool
+from resolvers.access import Keyring
 from resolvers.cap import Admission
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
@@ -31,6 +33,7 @@ from schema.context import Services
 from schema.given import Given
 from schema.root import schema
 from server import graphiql
+from server.access import Access, is_loopback
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
 from server.loops.hints import Hints
@@ -38,6 +41,7 @@ from server.loops.inbox import take_in
 from server.loops.run import forever
 from server.loops.schedules import ScheduleLoop
 from server.loops.vacuum import Vacuum
+from server.namespaces import DEFAULT, Namespaces
 from server.operations import Operations
 from server.settings import Settings
 from server.transports.http import GraphQLOverHTTP
@@ -46,7 +50,9 @@ from server.transports.websocket import GraphQLOverWebsocket
 
 def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> Starlette:
     """The ASGI application on the (migrated) database `dsn`."""
-    services: list[Services] = []
+    namespaces = Namespaces()
+    access = Access(settings, namespaces)
+    limits = limits_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,22 +64,31 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
         )
         await pool.open()
         try:
-            made = await make_services(pool, settings, rhythm or Rhythm())
-            services.append(made)
-            app.state.services = made
-            async with running_loops(made, settings.database_direct_url or dsn, settings):
-                yield
+            keys = Keyring(pool, open_to_all=is_loopback(settings.host) or settings.no_keys)
+            await keys.read()
+
+            @asynccontextmanager
+            async def begin(name: str, ns: int) -> AsyncIterator[Services]:
+                made = await make_services(pool, ns, limits, rhythm or Rhythm(), keys)
+                direct = settings.database_direct_url or dsn
+                async with running_loops(made, direct, settings, namespaces, name):
+                    yield made
+
+            await namespaces.open(pool, begin)
+            app.state.services = namespaces.default
+            app.state.drain = namespaces.drain
+            yield
         finally:
-            services.clear()
+            await namespaces.close()
             await pool.close()
 
-    operations = Operations(schema._schema, lambda: services[0])
+    operations = Operations(schema._schema, limits)
     return Starlette(
         lifespan=lifespan,
         routes=[
             *graphiql.routes(),
-            Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, settings.max_body_bytes))),
-            WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations))),
+            Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, access, limits.max_body_bytes))),
+            WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations, access))),
             Route("/healthz", endpoint=_healthz),
             Route("/", endpoint=_home),
         ],
@@ -90,14 +105,12 @@ class _Endpoint:
         await self._view(scope, receive, send)
 
 
-async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Services:
-    limits = Limits(
-        max_batch=settings.max_batch,
-        max_wait_seconds=settings.max_wait_seconds,
-        max_input_bytes=settings.max_input_bytes,
-        max_lease_seconds=settings.max_lease_seconds,
-    )
-    core = Core.of(pool, await namespace_number(pool, "default"), await lease_key(pool), limits, rhythm)
+def limits_of(settings: Settings) -> Limits:
+    return Limits(**{f.name: getattr(settings, f.name) for f in fields(Limits)})
+
+
+async def make_services(pool: Pool, ns: int, limits: Limits, rhythm: Rhythm, keys: Keyring) -> Services:
+    core = Core.of(pool, ns, await lease_key(pool), limits, rhythm)
     creator, dispatcher = Creator(core), Dispatcher(core)
     finisher = Finisher(core, creator)
     push = Push(core, dispatcher, finisher)
@@ -105,11 +118,13 @@ async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Servi
     schedules = Schedules(core, creator, given.group)
     inbox = Inbox(core, creator, given.group, given.tasks)
     log = EventLog(core)
-    return Services(core, creator, finisher, dispatcher, log, push, schedules, inbox, version("crew"))
+    return Services(core, creator, finisher, dispatcher, log, push, schedules, inbox, version("crew"), keys)
 
 
 @asynccontextmanager
-async def running_loops(services: Services, direct_dsn: str, settings: Settings) -> AsyncIterator[None]:
+async def running_loops(
+    services: Services, direct_dsn: str, settings: Settings, namespaces: Namespaces, name: str
+) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
     schedules = ScheduleLoop(core, services.schedules)
@@ -150,8 +165,14 @@ async def running_loops(services: Services, direct_dsn: str, settings: Settings)
         "announce": hints.announce,
         "hints": hints.send,
         "listen": hints.listen,
-        "vacuum": Vacuum(core, direct_dsn).step,
     }
+    if name == DEFAULT:
+        # What is the same for all namespaces.
+        steps |= {
+            "vacuum": Vacuum(core, direct_dsn).step,
+            "namespaces": namespaces.look,
+            "keys": lambda: upkeep.keys(services),
+        }
     loops = [asyncio.create_task(forever(name, step), name=name) for name, step in steps.items()]
     try:
         yield

@@ -16,6 +16,7 @@ from typing import Annotated
 import httpx
 import typer
 
+from server import keys
 from server.settings import Settings
 from server.terminal import lists, steer, watch, work
 
@@ -113,6 +114,7 @@ def schema(write: Annotated[bool, typer.Option("--write", help="Write schema/cre
         typer.echo(sdl(), nl=False)
 
 
+app.add_typer(keys.app, name="keys")
 for command in (lists.groups, lists.tasks, watch.watch, steer.suspend, steer.resume, steer.retry, steer.cancel):
     app.command(rich_help_panel="A running server")(command)
 app.command(rich_help_panel="A running server", context_settings=work.CONTEXT)(work.work)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(given: object) -> object:
+    return [word.strip() for word in given.split(",") if word.strip()] if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -15,6 +23,17 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    no_keys: bool = Field(
+        False,
+        description="Listen beyond loopback without API keys, on purpose: whoever reaches the port may do everything.",
+    )
+    allowed_hosts: Names = Field(
+        (),
+        description="Names that the server is reached by, besides addresses, localhost and CREW_HOST; by commas.",
+    )
+    allowed_origins: Names = Field(
+        (), description="Origins whose pages may call (CORS), as https://app.example; by commas; * for any."
+    )
     database_url: str | None = Field(
         None,
         validation_alias="DATABASE_URL",
@@ -33,7 +52,24 @@ class Settings(BaseSettings):
     max_wait_seconds: float = Field(25.0, ge=0, le=600, description="The longest long poll.")
     max_input_bytes: int = Field(1 << 20, ge=1024, description="One input, output, error or metadata as JSON.")
     max_lease_seconds: float = Field(86_400.0, ge=1, description="The longest lease.")
-    max_body_bytes: int = Field(32 << 20, ge=1024, description="One request's body.")
+    max_page: int = Field(1000, ge=1, le=10_000, description="One page of a list.")
+    max_body_bytes: int = Field(32 << 20, ge=1024, description="One request's body, or one message on a websocket.")
+    max_depth: int = Field(20, ge=1, le=100, description="Levels of fields in a document.")
+    max_nodes: int = Field(
+        3_000_000, ge=1, description="Nodes that a document may ask for: page sizes, multiplied down."
+    )
+    max_fields: int = Field(400, ge=1, description="Fields in a document, its fragments opened.")
+    max_aliases: int = Field(50, ge=0, description="Aliases in a document.")
+    max_directives: int = Field(20, ge=0, description="Directives in a document.")
+    max_tokens: int = Field(20_000, ge=1, description="Tokens in a document.")
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        description="Websockets and event streams of one client (a key, or an address) on a server process.",
+    )
+    max_subscriptions: int = Field(
+        10_000, ge=1, description="Subscriptions of one client (a key, or an address) on a server process."
+    )
     event_retention_days: float = Field(
         7.0, gt=0, description="How long events are kept: as far back as a cursor may lie."
     )

@@ -208,6 +208,20 @@ CREATE TABLE public.ahead (
     no bigint NOT NULL
 );
 
+CREATE TABLE public.api_key (
+    id uuid NOT NULL,
+    ns integer,
+    name text NOT NULL,
+    hash bytea NOT NULL,
+    role smallint NOT NULL,
+    channels text[],
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT role_is_known CHECK (((role >= 1) AND (role <= 3)))
+);
+
 CREATE TABLE public.cap (
     ns integer NOT NULL,
     kind smallint NOT NULL,
@@ -1064,6 +1078,9 @@ CREATE TABLE public.tick (
 ALTER TABLE ONLY public.ahead
     ADD CONSTRAINT ahead_pkey PRIMARY KEY (ns, no);
 
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
@@ -1156,6 +1173,9 @@ ALTER TABLE ONLY public.schedule
 
 ALTER TABLE ONLY public.scheduled
     ADD CONSTRAINT scheduled_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT secret_is_of_one_key UNIQUE (hash);
 
 ALTER TABLE ONLY public.secret
     ADD CONSTRAINT secret_pkey PRIMARY KEY (name);

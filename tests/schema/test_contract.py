@@ -32,21 +32,14 @@ SHARED = HERE.parents[2] / "shared" / "contract" / "schema.graphql"
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "ApiKey",
-        "ApiKeyInput",
-        "ApiKeyPayload",
         "Channel.operator",
-        "Mutation.createApiKey",
         "Mutation.createOperator",
         "Mutation.deleteOperator",
-        "Mutation.revokeApiKey",
         "Mutation.updateOperator",
         "Operator",
         "OperatorInput",
         "OperatorPayload",
-        "Query.apiKeys",
         "Query.operators",
-        "Role",
         "UpdateOperatorInput",
     }
 )
