@@ -1,8 +1,9 @@
 """Tasks a second, and CPU for each task, of both SDKs that drain no-op tasks, beside the server's own ceiling.
 
-    python -m bench.sdk [--rounds 3] [--tasks 20000] [--concurrency 500]
+    python -m bench.sdk [--rounds 3] [--tasks 20000] [--concurrency 1000]
 
-The ceiling is a client that does nothing but send, in two loops of batches of 500: what the server and PostgreSQL can do here.
+The ceiling is a client that does nothing but send, in two loops of batches of 500, as two couriers of a worker with 1,000 slots do:
+what the server and PostgreSQL can do here.
 Each round has a fresh database and a fresh server process; who drains takes turns in it. CPU is the worker process's own, user and
 system, from its first task to its end. Ratios inside one run count.
 """
@@ -111,7 +112,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tasks", type=int, default=20_000)
-    arguments.add_argument("--concurrency", type=int, default=500)
+    arguments.add_argument("--concurrency", type=int, default=1000)
     given = arguments.parse_args()
     javascript.built()
     rounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
