@@ -27,7 +27,7 @@ BACKGROUND |= {
     "forget_events",
 }
 BACKGROUND |= {"api_keys", "had_keys", "note_key_uses", "namespaces"}
-BACKGROUND |= {"next_due_schedule", "due_schedules", "inbox_waits"}
+BACKGROUND |= {"next_due_schedule", "due_schedules", "inbox_waits", "read_operators"}
 """What a server asks now and then however many workers there are."""
 
 
