@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml $(LOCKS) graphiql/install.py graphiql/index.html graphi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Crew needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e sdk/python
 	$(BIN)/python graphiql/install.py
 	$(BIN)/python -m tests.support.node
 	$(BIN)/python -m tests.support.javascript

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from db.pool import Connection
+from db.pool import Connection, Pool
 from db.statements import statement
 
 Place = tuple[int, int, int]
@@ -178,6 +178,14 @@ class EndedItem:
     stands: bool
 
 
+@dataclass(slots=True)
+class StandingWithRow:
+    lease_no: int | None
+    """The lease that a worker has on a task."""
+    failed: bool
+    """Without one: its last attempt at it ended in an error that it reported itself."""
+
+
 async def best_places(connection: Connection, ns: int, start: list[Place], limit: int) -> list[Place]:
     """Of all that could be claimed in these channels, the best first."""
     rows = await connection.fetch(
@@ -331,6 +339,11 @@ async def report_progress(
 async def ended_items(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[EndedItem]:
     rows = await connection.fetch(statement("lease", "ended_items"), ns, [x[0] for x in items], [x[1] for x in items])
     return [EndedItem(*row) for row in rows]
+
+
+async def standing_with(pool: Pool, ns: int, no: int, worker: int) -> StandingWithRow:
+    rows = await pool.fetch(statement("lease", "standing_with"), ns, no, worker)
+    return StandingWithRow(*rows[0])
 
 
 async def workgroups_of(connection: Connection, ns: int, nos: list[int]) -> dict[int, int]:

@@ -33,6 +33,11 @@ async def resume_channel(connection: Connection, ns: int, channel: int) -> bool:
     return bool(await connection.fetch(statement("pause", "resume_channel"), ns, channel))
 
 
+async def paused_tasks(pool: Pool, ns: int, nos: list[int]) -> set[int]:
+    """Those of these tasks that are paused themselves."""
+    return {row["no"] for row in await pool.fetch(statement("pause", "paused_tasks"), ns, nos)}
+
+
 async def park_paused(connection: Connection, ns: int, *, tasks: list[int], groups: list[int]) -> Moved:
     return Moved.of(await connection.fetch(statement("pause", "park_paused"), ns, tasks, groups))
 

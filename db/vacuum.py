@@ -10,7 +10,7 @@ import asyncpg
 from db.pool import SESSION, Pool
 from db.statements import statement
 
-HOT = ("ready", "lease", "blocked", "scheduled", "parked", "merged", "runner", "claim", "tally", "progress")
+HOT = ("ready", "lease", "blocked", "scheduled", "parked", "merged", "runner", "claim", "tally", "progress", "inbox")
 """Tables whose rows come and go, or are updated, with every task."""
 
 _LOCK = 0x43524557 + 1

@@ -19,6 +19,15 @@ class Limits:
     max_input_bytes: int = 1 << 20
     max_lease_seconds: float = 86_400.0
     max_page: int = 1000
+    max_body_bytes: int = 32 << 20
+    max_depth: int = 20
+    max_nodes: int = 3_000_000
+    max_fields: int = 400
+    max_aliases: int = 50
+    max_directives: int = 20
+    max_tokens: int = 20_000
+    max_connections: int = 10_000
+    max_subscriptions: int = 10_000
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from db.create import (
     Batch,
     CreatedRow,
     NewGroupRow,
-    NewLink,
-    NewTaskRow,
     create_tasks,
     existing_tasks,
     groups_to_repeat,
@@ -24,15 +22,29 @@ from db.create import (
     tasks_made_with_group,
 )
 from db.group import read_groups
-from db.join import MemberRow, feed, subtree_members
 from db.join import adopt as adopt_tasks
+from db.join import feed, subtree_members
 from db.key import KeyedRow, lock_keys, merge_ready, remember_keys, tasks_with_keys
 from db.pause import park_paused, pause_groups
 from db.pool import Connection, Pool
 from resolvers import check
 from resolvers.adopt import Tree, adopt
+from resolvers.call import (
+    Call,
+    Made,
+    Numbers,
+    There,
+    answer_to,
+    crosses,
+    fill,
+    links_inside,
+    links_outside,
+    number_of,
+    parents_there,
+    to_make,
+)
 from resolvers.core import Core
-from resolvers.draft import CANCEL, REJECT, RETURN_EXISTING, RUN, Draft, Inside, drafts, new_id, refuse_cycles
+from resolvers.draft import REJECT, RETURN_EXISTING, Draft, drafts, new_id, refuse_cycles
 from resolvers.errors import BadInput, Conflict, CrewError, DuplicateKey, NotFound, Path, TooLarge
 from resolvers.follow import After, cancel_under
 from resolvers.gather import Gather
@@ -40,38 +52,6 @@ from resolvers.gather import Gather
 Result = TypeVar("Result")
 SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
-ADOPTED_PLACE = (1 << 31) - 1
-"""Where adopted parents stand among all: after those that were named."""
-
-
-@dataclass(slots=True)
-class Call:
-    """The tasks of one group of one call: into a new group, or into one that is there."""
-
-    group_id: UUID
-    drafts: list[Draft]
-    path: Path
-    new_group: NewGroupRow | None = None
-    group_no: int = 0
-    spawned_by: int | None = None
-    parent_delay: float | None = None
-    """Continuations: at least so long after the parent, for tasks that hang from it."""
-    joins: list[int] = field(default_factory=list)
-    """Continuations: blocked tasks that wait for the parent and all it spawns."""
-    is_paused: bool = False
-    """A new group is born paused."""
-
-    @property
-    def needs_a_look(self) -> bool:
-        return self.is_paused or any(draft.outside or draft.key is not None for draft in self.drafts)
-
-
-@dataclass(slots=True)
-class Made:
-    """What a call made, or made before: its group, and its tasks in the order sent."""
-
-    group_id: UUID
-    tasks: list[tuple[int, UUID]]
 
 
 @dataclass
@@ -172,7 +152,7 @@ class Creator:
         batch = Batch()
         numbers_of = await self._numbers(calls)
         for call in calls:
-            _fill(numbers_of, batch, call, There())
+            fill(numbers_of, batch, call, There())
         rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
         _after(rows, After()).tell(self.core)
         numbers = {row.ord: row.no for row in rows}
@@ -235,12 +215,12 @@ class Creator:
         await self._lock_parents(connection, calls, there)
         numbers_of = await self._numbers(calls)
         await self._settle_keys(connection, calls, there, numbers_of)
-        if len(calls) > 1 and any(_crosses(call, there) for call in calls):
+        if len(calls) > 1 and any(crosses(call, there) for call in calls):
             raise Alone("joins that may come to wait for each other are told apart one call at a time", ())
         adoptions = [(call, await self._adopt(connection, call, there)) for call in calls]
         batch = Batch()
         for call in calls:
-            _fill(numbers_of, batch, call, there)
+            fill(numbers_of, batch, call, there)
         rows = await create_tasks(connection, ns, batch) if batch.tasks or batch.groups else []
         if len(rows) < len(batch.tasks):
             raise _no_group(next(c for c in calls if c.new_group is None))
@@ -252,10 +232,10 @@ class Creator:
             pairs = [pair for pair in pairs if pair[1] in moved]
         feeds = [pair for _, tree in adoptions if tree for pair in tree.feeds]
         if feeds:
-            await feed(connection, ns, [(_number(numbers, x), _number(numbers, join)) for x, join in feeds])
+            await feed(connection, ns, [(number_of(numbers, x), number_of(numbers, join)) for x, join in feeds])
         # After the adoptions: a join goes with what it has adopted.
         await self._follow(connection, calls, batch, rows, there, after)
-        return [Made(c.group_id, [_answer(d, numbers, there) for d in c.drafts]) for c in calls]
+        return [Made(c.group_id, [answer_to(d, numbers, there) for d in c.drafts]) for c in calls]
 
     async def _follow(
         self,
@@ -303,7 +283,7 @@ class Creator:
             for c in calls
             for d in c.drafts
             if d.id not in there.made
-            for parent, path, subtree in _parents_there(c, d, there)
+            for parent, path, subtree in parents_there(c, d, there)
         ]
         if not wanted:
             return
@@ -393,18 +373,18 @@ class Creator:
                     raise BadInput("a task cannot be its own parent", path)
                 if other in there.made:
                     wanted.append((call, other, path))
-            refuse_cycles([replace(d, inside=_inside(call, d, there, places)) for d in call.drafts])
+            refuse_cycles([replace(d, inside=links_inside(call, d, there, places)) for d in call.drafts])
         if wanted:
             await self._lock(connection, there, wanted)
 
     async def _adopt(self, connection: Connection, call: Call, there: There) -> Tree | None:
         """SUBTREE: None when no join is concerned."""
-        new = _new(call, there)
-        outside = {n: [(there.parents[x[0]], x[2]) for x in _existing(call, call.drafts[n], there)] for n in new}
+        new = to_make(call, there)
+        outside = {n: [(there.parents[x[0]], x[2]) for x in links_outside(call, call.drafts[n], there)] for n in new}
         if not call.joins and not any(subtree for links in outside.values() for _, subtree in links):
             return None
         places = {call.drafts[n].id: n for n in new}
-        inside = {n: [x.parent for x in _inside(call, call.drafts[n], there, places)] for n in new}
+        inside = {n: [x.parent for x in links_inside(call, call.drafts[n], there, places)] for n in new}
         tree = Tree(call.drafts, new, inside, outside, call.spawned_by, call.joins, there.members)
         await adopt(connection, self.core.ns, tree)
         for at, member in tree.adopts_old:
@@ -421,34 +401,6 @@ class Creator:
                 {d.workgroup for c in calls for d in c.drafts if d.workgroup is not None}
             ),
         )
-
-
-@dataclass(slots=True)
-class There:
-    """What a call found there already: tasks with ids of its own, tasks of its keys, and parents of its new tasks."""
-
-    made: dict[UUID, int] = field(default_factory=dict)
-    instead: dict[UUID, UUID] = field(default_factory=dict)
-    """Tasks that RETURN_EXISTING answers with another one."""
-    groups: dict[UUID, int] = field(default_factory=dict)
-    """The group numbers of those others."""
-    parents: dict[UUID, int] = field(default_factory=dict)
-    stands: dict[UUID, str] = field(default_factory=dict)
-    """How each parent stands: succeeded, failed, cancelled or open."""
-    dooming: set[int] = field(default_factory=set)
-    """Parents that have failed or are cancelled, of new tasks that go with them."""
-    members: dict[int, list[MemberRow]] = field(default_factory=dict)
-    """What parents of late joins have spawned."""
-    adopts: dict[UUID, list[UUID]] = field(default_factory=dict)
-    """What late joins adopt, of that and of the call's own tasks."""
-
-
-@dataclass(slots=True)
-class Numbers:
-    """The numbers of the names in a batch."""
-
-    channels: dict[str, int]
-    workgroups: dict[str, int]
 
 
 class Alone(CrewError):
@@ -471,113 +423,7 @@ def _refuse_twice(ids: list[tuple[UUID, Path]]) -> None:
         seen.add(given)
 
 
-def _parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, Path, bool]]:
-    """Ids of a new task's parents that are there already: named by id, or by the ref of one that an earlier call made."""
-    inside = [(call.drafts[x.parent].id, (*draft.path, "parents", x.place, "ref"), x.subtree) for x in draft.inside]
-    return [x for x in inside if x[0] in there.made] + [(x.parent, x.path, x.subtree) for x in draft.outside]
-
-
-def _crosses(call: Call, there: There) -> bool:
-    """Old joins adopt its tasks, which hang from more than their spawner: from tasks, say, that another join waits for."""
-    return bool(call.joins) and any(
-        there.parents.get(x.parent, call.spawned_by) != call.spawned_by for d in call.drafts for x in d.outside
-    )
-
-
-def _number(numbers: dict[UUID, int], task: int | UUID) -> int:
-    return task if isinstance(task, int) else numbers[task]
-
-
-def _answer(draft: Draft, numbers: dict[UUID, int], there: There) -> tuple[int, UUID]:
-    given = there.instead.get(draft.id, draft.id)
-    return numbers[given], given
-
-
 def _after(rows: list[CreatedRow], after: After) -> After:
     after.places += [(r.channel, r.rank, r.no) for r in rows if r.state == READY]
     after.due += [r.due_in for r in rows if r.due_in is not None and r.state != READY]
     return after
-
-
-def _new(call: Call, there: There) -> list[int]:
-    """The places of the drafts that are to be made."""
-    return [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
-
-
-def _fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
-    """Add to a batch what a call has to make."""
-    if call.new_group is not None:
-        batch.groups.append(call.new_group)
-    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(_new(call, there), 1)}
-    for n in _new(call, there):
-        d = call.drafts[n]
-        child, delay = place_of[d.id], None
-        links: dict[tuple[int, int], NewLink] = {}
-        for link in _inside(call, d, there, place_of):
-            links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
-        for parent in there.adopts.get(d.id, ()):
-            if parent in place_of:
-                at = place_of[parent]
-                links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
-        open_parents = len(links)
-        for parent, place, subtree, adopted in _existing(call, d, there):
-            number = there.parents[parent]
-            if (0, number) in links:
-                links[0, number].subtree |= subtree
-                continue
-            links[0, number] = NewLink(0, number, child, place, subtree, adopted)
-            stands = there.stands[parent]
-            open_parents += stands == "open" or (stands != "succeeded" and d.on_parent_failure != RUN)
-            if stands in ("failed", "cancelled") and d.on_parent_failure == CANCEL:
-                there.dooming.add(number)
-            if number == call.spawned_by:
-                delay = call.parent_delay
-        if call.spawned_by is not None and d.names_no_parent:
-            links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
-            delay = call.parent_delay
-        batch.links += links.values()
-        batch.tasks.append(
-            NewTaskRow(
-                id=d.id,
-                new_group=0 if call.new_group is None else len(batch.groups),
-                group_no=call.group_no,
-                channel=numbers.channels[d.channel],
-                workgroup=0 if d.workgroup is None else numbers.workgroups[d.workgroup],
-                rank=d.rank,
-                name=d.name,
-                input=d.input,
-                metadata=d.metadata,
-                run_after=d.run_after,
-                delay=d.delay,
-                parent_delay=delay,
-                max_attempts=d.max_attempts,
-                retry_delay=d.retry_delay,
-                backoff=d.backoff,
-                max_delay=d.max_delay,
-                weight=d.weight,
-                is_seed=d.is_seed,
-                spawned_by=call.spawned_by,
-                open=open_parents,
-                key=d.key,
-                on_duplicate=d.on_duplicate,
-                timeout=d.timeout,
-                on_parent_failure=d.on_parent_failure,
-            )
-        )
-
-
-def _inside(call: Call, draft: Draft, there: There, places: dict[UUID, int]) -> list[Inside]:
-    """Links to parents that have a place here, of which one may stand in for another (RETURN_EXISTING)."""
-    ids = [(there.instead.get(call.drafts[x.parent].id, call.drafts[x.parent].id), x) for x in draft.inside]
-    return [Inside(places[i], x.place, x.subtree) for i, x in ids if i in places]
-
-
-def _existing(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, bool, bool]]:
-    """Links of a new task to tasks that are there: parent, place, subtree, adopted."""
-    found = [(x.parent, x.place, x.subtree, False) for x in draft.outside]
-    for link in draft.inside:
-        parent = call.drafts[link.parent].id
-        parent = there.instead.get(parent, parent)
-        if parent in there.made:
-            found.append((parent, link.place, link.subtree, False))
-    return found + [(i, ADOPTED_PLACE, True, True) for i in there.adopts.get(draft.id, ()) if i in there.parents]

@@ -59,14 +59,23 @@ def checked_cron(value: str, zone: str, now: datetime, path: Path) -> str:
 
 
 def times_after(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
-    """All due times after an instant, in UTC, in order."""
+    """All due times after an instant, in UTC, in order. Raises BadInput for a zone that another server knew, and we do not."""
     last = after
-    for local in CronSim(cron, after.astimezone(zoneinfo.ZoneInfo(zone))):
+    for local in CronSim(cron, after.astimezone(_zone(zone))):
         at = local.astimezone(UTC)
         # In the second of two equal hours a fixed time is found again, which was in the first.
         if at > last:
             last = at
             yield at
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except zoneinfo.ZoneInfoNotFoundError:
+        raise BadInput(
+            f"no time zone {check.shown(name)} is known here: bring tzdata up to date, or name another"
+        ) from None
 
 
 def first_after(cron: str, zone: str, after: datetime) -> datetime | None:

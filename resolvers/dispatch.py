@@ -75,6 +75,8 @@ class Claim:
     claim_id: UUID | None
     offer: float | None = None
     """It is pushed: the leases last for `seconds` until they are confirmed, and for so long then."""
+    transport: str | None = None
+    """How the worker is shown to be connected, where it does not poll."""
 
     @property
     def asked(self) -> str:
@@ -146,7 +148,10 @@ class Dispatcher:
         if number is None:
             number = (await self.core.workers.numbers([claim.worker]))[claim.worker]
         if claim.offer is None:
-            self.core.seen[number] = (list(claim.channels), "long-poll" if claim.wait else "poll")
+            self.core.seen[number] = (
+                list(claim.channels),
+                claim.transport or ("long-poll" if claim.wait else "poll"),
+            )
         twin = self._by_claim_id.get(claim.claim_id) if claim.claim_id else None
         if twin is not None:
             return await self._copy(twin, claim)
@@ -399,7 +404,7 @@ class Dispatcher:
         for waiter in hungry:
             if waiter.answer.done():
                 self._remove(waiter)
-            elif waiter.over or not waiter.claim.wait or not waiter.askers:
+            elif waiter.over or self._draining or not waiter.claim.wait or not waiter.askers:
                 self._answer(waiter, [])
             else:
                 stay.append(waiter)

@@ -10,8 +10,9 @@ from typing import Any
 from db import inbox as rows
 from db.inbox import InboxRow, RefusedCall
 from db.pool import Connection
+from resolvers.call import Call
 from resolvers.core import Core
-from resolvers.create import Call, Creator
+from resolvers.create import Creator
 from resolvers.errors import BadInput, CrewError, Path
 from resolvers.follow import After
 from resolvers.many import TASKS, make_each

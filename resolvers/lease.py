@@ -16,8 +16,9 @@ from db.clock import suspend_workgroups
 from db.key import bring_twins, merge_ready
 from db.pool import Connection
 from resolvers import check
+from resolvers.call import Call
 from resolvers.core import Core
-from resolvers.create import FAILED, READY, SCHEDULED, Call, Creator, Moved
+from resolvers.create import FAILED, READY, SCHEDULED, Creator, Moved
 from resolvers.draft import Draft, drafts, new_id
 from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
 from resolvers.follow import After, end_children, give_back, wait_again

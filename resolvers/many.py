@@ -10,7 +10,8 @@ import structlog
 
 from db.errors import CONFLICT, OUTAGE
 from db.pool import Connection
-from resolvers.create import Call, Creator, Made, Moved
+from resolvers.call import Call, Made
+from resolvers.create import Creator, Moved
 from resolvers.errors import CrewError
 from resolvers.follow import After
 

@@ -13,7 +13,8 @@ from db.pluck import keep_results
 from db.pool import Connection
 from db.task import TaskRow, read_tasks
 from resolvers import check
-from resolvers.create import Call, Creator
+from resolvers.call import Call
+from resolvers.create import Creator
 from resolvers.draft import ALLOW, Draft, new_id
 from resolvers.errors import NotFound
 from resolvers.follow import After

@@ -21,8 +21,9 @@ from db.pool import Connection
 from db.progress import group_progress
 from db.schedule import Ran, ScheduleRow
 from resolvers import check, cron
+from resolvers.call import Call, Made
 from resolvers.core import Core
-from resolvers.create import Call, Creator, Made
+from resolvers.create import Creator
 from resolvers.draft import new_id
 from resolvers.errors import BadInput, CrewError, NotFound, Path, TooLarge
 from resolvers.follow import After
@@ -86,8 +87,10 @@ class Schedules:
 
     async def delete(self, id: object) -> UUID:
         uuid = check.uuid(id, ("id",), "id")
-        if not await rows.delete_schedule(self.core.pool, self.core.ns, uuid):
+        if not await rows.read_schedules(self.core.pool, self.core.ns, [uuid], 1):
             raise _not_found(uuid, ("id",))
+        # Gone by now is as good: a commit that was not acknowledged has happened all the same.
+        await rows.delete_schedule(self.core.pool, self.core.ns, uuid)
         return uuid
 
     async def trigger(self, id: object) -> Made:
@@ -127,7 +130,16 @@ class Schedules:
         return moved
 
     async def _ran(self, connection: Connection, due: list[ScheduleRow], after: After) -> list[Ran]:
-        plans = [(row, *self._due_runs(row)) for row in due]
+        plans: list[tuple[ScheduleRow, list[datetime], datetime | None]] = []
+        left, lost = TASKS, dict[UUID, CrewError]()
+        for row in due:
+            try:
+                times, following = self._due_runs(row, left)
+            except CrewError as error:
+                # Its zone is gone: it would be due for ever, and keep the others from running.
+                times, following, lost[row.id] = [], None, error
+            plans.append((row, times, following))
+            left -= len(times) * max(row.size, 1)
         busy = await self._busy(connection, [row for row, times, _ in plans if times and row.overlap == SKIP])
         runs: list[tuple[int, datetime, Call | CrewError]] = []
         for n, (row, times, _) in enumerate(plans):
@@ -137,7 +149,7 @@ class Schedules:
             runs += [(n, at, self._call(row)) for at in times]
         made = await make_each(self.creator, connection, [call for _, _, call in runs], after)
         groups = await self._numbers(connection, made)
-        ran = [Ran(row.id, following) for row, _, following in plans]
+        ran = [Ran(row.id, following, last_error=_said(lost.get(row.id))) for row, _, following in plans]
         for (n, at, _), answer in zip(runs, made, strict=True):
             if isinstance(answer, Made):
                 ran[n].last_run_at, ran[n].last_group, ran[n].last_error = at, groups[answer.group_id], None
@@ -145,12 +157,13 @@ class Schedules:
                 log.warning(
                     "a run of a schedule was refused", schedule=str(due[n].id), at=str(at), error=answer.message
                 )
-                ran[n].last_error = f"{answer.code}: {answer.message}"
+                ran[n].last_error = _said(answer)
         return ran
 
-    def _due_runs(self, row: ScheduleRow) -> tuple[list[datetime], datetime | None]:
+    def _due_runs(self, row: ScheduleRow, left: int) -> tuple[list[datetime], datetime | None]:
+        """One at least; more as long as so many tasks are left to be made in this transaction."""
         assert row.next_run_at is not None
-        most = max(1, min(_AT_ONCE, TASKS // max(row.size, 1)))
+        most = max(1, min(_AT_ONCE, left // max(row.size, 1)))
         return cron.due_runs(row.cron, row.time_zone, row.catch_up, row.next_run_at, row.now, most)
 
     async def _busy(self, connection: Connection, asking: list[ScheduleRow]) -> set[UUID]:
@@ -227,6 +240,10 @@ class Schedules:
 def _refuse_own(value: object, path: Path, what: str, instead: str = "") -> None:
     if value is not None:
         raise BadInput(f"{what} in a template would be the same in each run: leave it out{instead}", path)
+
+
+def _said(error: CrewError | None) -> str | None:
+    return None if error is None else f"{error.code}: {error.message}"
 
 
 def _not_found(id: UUID, path: Path) -> NotFound:

@@ -11,6 +11,7 @@ from db.group import ChannelRow, read_channels
 from resolvers import cap, steer
 from resolvers.workgroup import checked_name, checked_place
 from schema.context import Info, page_size
+from schema.operator import Operator
 from schema.task import STATES, StateCount
 
 of = strawberry.field
@@ -37,6 +38,11 @@ class Channel:
     )
     async def oldest_ready_seconds(self, info: Info) -> float | None:
         return await info.context.loaders.oldest_ready.load(self.number)
+
+    @strawberry.field(description="What delivers it by HTTP POST; null where nothing does.")
+    async def operator(self, info: Info) -> Operator | None:
+        row = await info.context.loaders.operators.load(self.number)
+        return None if row is None else Operator.of(row)
 
 
 @strawberry.input(description="What is to change of a channel.")

@@ -10,6 +10,7 @@ from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode
 from strawberry.types import Info as StrawberryInfo
 
 from db.clock import ping_workers
+from resolvers.access import ANYONE, Caller, Keyring
 from resolvers.core import Core
 from resolvers.create import Creator
 from resolvers.dispatch import Dispatcher
@@ -17,6 +18,7 @@ from resolvers.errors import BadInput
 from resolvers.event_log import EventLog
 from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
+from resolvers.operator import Operators
 from resolvers.push import Push
 from resolvers.schedule import Schedules
 from schema.loaders import Loaders
@@ -24,7 +26,7 @@ from schema.loaders import Loaders
 
 @dataclass(frozen=True)
 class Services:
-    """What lives as long as the server."""
+    """What lives as long as the server, of one namespace; the keys are the same for all."""
 
     core: Core
     creator: Creator
@@ -32,15 +34,18 @@ class Services:
     dispatcher: Dispatcher
     log: EventLog
     push: Push
+    operators: Operators
     schedules: Schedules
     inbox: Inbox
     version: str
+    keys: Keyring
 
     def drain(self) -> None:
         """The server stops: long polls are answered now, and streams end."""
         self.dispatcher.drain()
         self.log.drain()
         self.push.drain()
+        self.operators.drain()
 
     async def write_down_workers(self) -> None:
         """The workers heard of since the last time."""
@@ -58,6 +63,7 @@ class Context:
     """The cursor that an SSE client came back with."""
     transport: str = "poll"
     """How the client is connected, as workers are shown."""
+    caller: Caller = ANYONE
 
     @cached_property
     def loaders(self) -> Loaders:

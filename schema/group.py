@@ -15,7 +15,7 @@ from db.progress import GroupProgressRow
 from db.task import links_among
 from resolvers import check, steer
 from resolvers import group as deciding
-from resolvers.create import Made
+from resolvers.call import Made
 from schema.context import Info, asks_only, page_size
 from schema.inputs import NullMeansDefault
 from schema.new_task import NewTask

@@ -11,7 +11,7 @@ import strawberry
 
 from db.lease import ClaimedRow, StandingRow
 from db.task import ParentResultRow
-from resolvers import claim
+from resolvers import access, claim
 from resolvers.dispatch import Standing
 from resolvers.lease import Outcome, Refused
 from schema.context import Info, asks_only, page_size
@@ -359,6 +359,7 @@ class LeaseMutation:
         self, info: Info, input: Annotated[ClaimTasksInput, strawberry.argument(description="What for.")]
     ) -> ClaimTasksPayload | None:
         services = info.context.services
+        info.context.caller.may_work_on(input.channels, ("input", "channels"))
         granted = await services.dispatcher.claim(claim.checked(input, services.core.limits))
         return ClaimTasksPayload(leases=leases_of(info, granted, input.worker_id))
 
@@ -371,6 +372,7 @@ class LeaseMutation:
     async def complete_tasks(
         self, info: Info, input: Annotated[CompleteTasksInput, strawberry.argument(description="What was done.")]
     ) -> CompleteTasksPayload | None:
+        await _may_finish(info, [r.lease for r in input.results], "results", "lease")
         done = await info.context.services.finisher.complete(input.results)
         return CompleteTasksPayload(
             completed=len(done.taken),
@@ -382,6 +384,7 @@ class LeaseMutation:
     async def fail_tasks(
         self, info: Info, input: Annotated[FailTasksInput, strawberry.argument(description="What failed.")]
     ) -> FailTasksPayload | None:
+        await _may_finish(info, [f.lease for f in input.failures], "failures", "lease")
         done = await info.context.services.finisher.fail(input.failures)
         return FailTasksPayload(
             failed=len(done.taken),
@@ -393,6 +396,7 @@ class LeaseMutation:
     async def extend_leases(
         self, info: Info, input: Annotated[ExtendLeasesInput, strawberry.argument(description="Which leases.")]
     ) -> ExtendLeasesPayload | None:
+        await _may_finish(info, input.leases, "leases")
         until, suspended, refused = await info.context.services.finisher.extend(
             input.leases, 60.0 if input.lease_seconds is None else input.lease_seconds, input.progress or [], ("input",)
         )
@@ -406,8 +410,16 @@ class LeaseMutation:
     async def release_leases(
         self, info: Info, input: Annotated[ReleaseLeasesInput, strawberry.argument(description="Which leases.")]
     ) -> ReleaseLeasesPayload | None:
+        await _may_finish(info, input.leases, "leases")
         done = await info.context.services.finisher.release(input.leases)
         return ReleaseLeasesPayload(released=len(done.taken), errors=[LeaseError.of(r) for r in done.refused])
+
+
+async def _may_finish(info: Info, leases: list[strawberry.ID], *path: str) -> None:
+    """Raises Forbidden for a lease of a channel that the caller's key does not allow."""
+    if info.context.caller.channels is not None:
+        where, *below = path
+        await access.check_leases(info.context.core, info.context.caller, leases, ("input", where), tuple(below))
 
 
 async def _tasks(info: Info, done: Outcome) -> list[Task]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from strawberry.dataloader import DataLoader
 
 from db import group as groups
+from db import operator as operators
 from db import progress
 from db import task as tasks
 from resolvers.core import Core
@@ -29,6 +30,7 @@ class Loaders:
         self.link_counts: DataLoader[int, tasks.LinkCountRow] = DataLoader(self._link_counts)
         self.counts: DataLoader[int, list[groups.StateCountRow]] = DataLoader(self._counts)
         self.oldest_ready: DataLoader[int, float | None] = DataLoader(self._oldest_ready)
+        self.operators: DataLoader[int, operators.OperatorRow | None] = DataLoader(self._operators)
         self._parents: dict[int, DataLoader[int, list[int]]] = {}
         self._children: dict[int, DataLoader[int, list[int]]] = {}
         self._results: dict[int, DataLoader[int, list[tasks.ParentResultRow]]] = {}
@@ -71,6 +73,11 @@ class Loaders:
     async def _oldest_ready(self, channels: list[int]) -> list[float | None]:
         found = await groups.oldest_ready(self._core.pool, self._core.ns, channels)
         return [found.get(channel) for channel in channels]
+
+    async def _operators(self, channels: list[int]) -> list[operators.OperatorRow | None]:
+        found = await operators.read_operators(self._core.pool, self._core.ns, channels=channels)
+        by_channel = {row.channel: row for row in found}
+        return [by_channel.get(channel) for channel in channels]
 
     async def _links(
         self, read: Callable[..., Awaitable[list[tasks.LinkRow]]], first: int, nos: list[int]

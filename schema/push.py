@@ -8,6 +8,7 @@ from typing import Annotated
 
 import strawberry
 
+from resolvers import access
 from resolvers import claim as checking
 from schema.context import Info
 from schema.inputs import NullMeansDefault
@@ -46,6 +47,9 @@ class LeaseSubscription:
     async def claimed_tasks(
         self, info: Info, input: Annotated[ClaimedTasksInput, strawberry.argument(description="Which work.")]
     ) -> AsyncGenerator[ClaimTasksPayload, None]:
+        caller = info.context.caller
+        caller.may_work_on(input.channels, ("input", "channels"))
+        await access.check_leases(info.context.core, caller, input.holding or [], ("input", "holding"))
         claim = checking.checked_stream(input, info.context.core.limits)
         stream = info.context.services.push.stream(claim, input.holding or [], info.context.transport)
         async with aclosing(stream):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access import AccessMutation, AccessQuery
 from schema.channel import ChannelMutation, ChannelQuery
 from schema.event import EventQuery, EventSubscription
 from schema.group import GroupMutation, GroupQuery
 from schema.group_steering import GroupSteering
 from schema.lease import LeaseMutation
+from schema.operator import OperatorMutation, OperatorQuery
 from schema.push import LeaseSubscription
 from schema.scalars import SCALARS
 from schema.schedule import ScheduleMutation, ScheduleQuery
@@ -29,6 +31,8 @@ class Query(
     ChannelQuery,
     WorkgroupQuery,
     WorkerQuery,
+    OperatorQuery,
+    AccessQuery,
     ScheduleQuery,
     ThroughputQuery,
     EventQuery,
@@ -51,7 +55,9 @@ class Mutation(
     UpdateMutation,
     ChannelMutation,
     WorkgroupMutation,
+    OperatorMutation,
     ScheduleMutation,
+    AccessMutation,
 ):
     pass
 

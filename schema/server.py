@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 
 import strawberry
@@ -18,6 +19,27 @@ class ServerLimits:
     max_wait_seconds: float = of(description="The longest a call waits, in seconds; longer waits are cut to it.")
     max_input_bytes: int = of(description="The largest input, output, error or metadata, in bytes of JSON.")
     max_lease_seconds: float = of(description="The longest lease, in seconds.")
+    max_page: int = of(description="The largest page of a list.")
+    max_body_bytes: int = of(description="The largest body of a request, or message on a websocket, in bytes.")
+    max_depth: int = of(description="The most levels of fields in a document.")
+    max_nodes: int = of(
+        description=(
+            "The most nodes that a document may ask for: the sizes of its pages, each multiplied with those of the pages around it."
+        )
+    )
+    max_fields: int = of(description="The most fields in a document, its fragments opened.")
+    max_aliases: int = of(description="The most aliases in a document.")
+    max_directives: int = of(description="The most directives in a document.")
+    max_tokens: int = of(description="The most tokens in a document.")
+    max_connections: int = of(
+        description="The most websockets and event streams that one client (a key, or an address) has on one server process."
+    )
+    max_subscriptions: int = of(
+        description="The most subscriptions that one client (a key, or an address) has on one server process."
+    )
+
+
+_LIMITS = [field.name for field in fields(ServerLimits)]
 
 
 @strawberry.type(description="The server that answers.")
@@ -37,10 +59,5 @@ class ServerQuery:
         limits = info.context.core.limits
         return Server(
             version=info.context.services.version,
-            limits=ServerLimits(
-                max_batch=limits.max_batch,
-                max_wait_seconds=limits.max_wait_seconds,
-                max_input_bytes=limits.max_input_bytes,
-                max_lease_seconds=limits.max_lease_seconds,
-            ),
+            limits=ServerLimits(**{name: getattr(limits, name) for name in _LIMITS}),
         )

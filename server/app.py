@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
@@ -16,8 +17,10 @@ from starlette.routing import Route, WebSocketRoute
 
 from db.errors import OUTAGE, DatabaseUnavailable
 from db.lease import Place
-from db.namespace import lease_key, namespace_number
+from db.namespace import lease_key
+from db.operator import webhook_key
 from db.pool import Pool
+from resolvers.access import Keyring
 from resolvers.cap import Admission
 from resolvers.core import Core, Limits, Rhythm
 from resolvers.create import Creator
@@ -25,28 +28,36 @@ from resolvers.dispatch import Dispatcher
 from resolvers.event_log import EventLog
 from resolvers.inbox import Inbox
 from resolvers.lease import Finisher
+from resolvers.operator import Operators
 from resolvers.push import Push
 from resolvers.schedule import Schedules
+from resolvers.vault import Vault
 from schema.context import Services
 from schema.given import Given
 from schema.root import schema
 from server import graphiql
+from server.access import Access, is_loopback
 from server.loops import heartbeat, upkeep
 from server.loops.clock import Clock
 from server.loops.hints import Hints
 from server.loops.inbox import take_in
+from server.loops.operators import OperatorLoop
 from server.loops.run import forever
 from server.loops.schedules import ScheduleLoop
 from server.loops.vacuum import Vacuum
+from server.namespaces import DEFAULT, Namespaces
 from server.operations import Operations
 from server.settings import Settings
 from server.transports.http import GraphQLOverHTTP
+from server.transports.rest.routes import Rest
 from server.transports.websocket import GraphQLOverWebsocket
 
 
 def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> Starlette:
     """The ASGI application on the (migrated) database `dsn`."""
-    services: list[Services] = []
+    namespaces = Namespaces()
+    access = Access(settings, namespaces)
+    limits = limits_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,22 +69,32 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
         )
         await pool.open()
         try:
-            made = await make_services(pool, settings, rhythm or Rhythm())
-            services.append(made)
-            app.state.services = made
-            async with running_loops(made, settings.database_direct_url or dsn, settings):
-                yield
+            keys = Keyring(pool, open_to_all=is_loopback(settings.host) or settings.no_keys)
+            await keys.read()
+
+            @asynccontextmanager
+            async def begin(name: str, ns: int) -> AsyncIterator[Services]:
+                made = await make_services(pool, ns, settings, limits, rhythm or Rhythm(), keys)
+                async with running_loops(made, settings, settings.database_direct_url or dsn, namespaces, name):
+                    yield made
+
+            await namespaces.open(pool, begin)
+            app.state.services = namespaces.default
+            app.state.drain = namespaces.drain
+            yield
         finally:
-            services.clear()
+            await namespaces.close()
             await pool.close()
 
-    operations = Operations(schema._schema, lambda: services[0])
+    operations = Operations(schema._schema, limits)
+    rest = Rest(access, max_body=limits.max_body_bytes, lease_seconds=settings.rest_lease_seconds)
     return Starlette(
         lifespan=lifespan,
         routes=[
             *graphiql.routes(),
-            Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, settings.max_body_bytes))),
-            WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations))),
+            Route("/graphql", endpoint=_Endpoint(GraphQLOverHTTP(operations, access, limits.max_body_bytes))),
+            WebSocketRoute("/graphql", endpoint=_Endpoint(GraphQLOverWebsocket(operations, access))),
+            *rest.routes(),
             Route("/healthz", endpoint=_healthz),
             Route("/", endpoint=_home),
         ],
@@ -90,30 +111,36 @@ class _Endpoint:
         await self._view(scope, receive, send)
 
 
-async def make_services(pool: Pool, settings: Settings, rhythm: Rhythm) -> Services:
-    limits = Limits(
-        max_batch=settings.max_batch,
-        max_wait_seconds=settings.max_wait_seconds,
-        max_input_bytes=settings.max_input_bytes,
-        max_lease_seconds=settings.max_lease_seconds,
-    )
-    core = Core.of(pool, await namespace_number(pool, "default"), await lease_key(pool), limits, rhythm)
+def limits_of(settings: Settings) -> Limits:
+    return Limits(**{f.name: getattr(settings, f.name) for f in fields(Limits)})
+
+
+async def make_services(
+    pool: Pool, ns: int, settings: Settings, limits: Limits, rhythm: Rhythm, keys: Keyring
+) -> Services:
+    core = Core.of(pool, ns, await lease_key(pool), limits, rhythm)
     creator, dispatcher = Creator(core), Dispatcher(core)
     finisher = Finisher(core, creator)
     push = Push(core, dispatcher, finisher)
+    operators = Operators(
+        core, Vault(settings.secret_keys), await webhook_key(pool), allow_private=settings.operator_private_targets
+    )
     given = Given(schema)
     schedules = Schedules(core, creator, given.group)
     inbox = Inbox(core, creator, given.group, given.tasks)
     log = EventLog(core)
-    return Services(core, creator, finisher, dispatcher, log, push, schedules, inbox, version("crew"))
+    return Services(core, creator, finisher, dispatcher, log, push, operators, schedules, inbox, version("crew"), keys)
 
 
 @asynccontextmanager
-async def running_loops(services: Services, direct_dsn: str, settings: Settings) -> AsyncIterator[None]:
+async def running_loops(
+    services: Services, settings: Settings, direct_dsn: str, namespaces: Namespaces, name: str
+) -> AsyncIterator[None]:
     core, dispatcher, clock = services.core, services.dispatcher, Clock(services.core)
     log = services.log
     schedules = ScheduleLoop(core, services.schedules)
     hints = Hints(services, direct_dsn)
+    operators = OperatorLoop(services, settings)
     log.told = hints.tell_tick
 
     admission = Admission(core)
@@ -142,6 +169,8 @@ async def running_loops(services: Services, direct_dsn: str, settings: Settings)
         "forget log": lambda: upkeep.forget_log(core, settings.event_retention_days * 86_400),
         "retain": lambda: upkeep.retain(core, settings.group_retention_days, settings.task_retention_days),
         "push": services.push.step,
+        "operators": operators.step,
+        "keep deliveries": operators.keep,
         "admission": admission.step,
         "park": lambda: upkeep.park(core),
         "workers": lambda: upkeep.workers(services),
@@ -150,8 +179,14 @@ async def running_loops(services: Services, direct_dsn: str, settings: Settings)
         "announce": hints.announce,
         "hints": hints.send,
         "listen": hints.listen,
-        "vacuum": Vacuum(core, direct_dsn).step,
     }
+    if name == DEFAULT:
+        # What is the same for all namespaces.
+        steps |= {
+            "vacuum": Vacuum(core, direct_dsn).step,
+            "namespaces": namespaces.look,
+            "keys": lambda: upkeep.keys(services),
+        }
     loops = [asyncio.create_task(forever(name, step), name=name) for name, step in steps.items()]
     try:
         yield
@@ -159,6 +194,7 @@ async def running_loops(services: Services, direct_dsn: str, settings: Settings)
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await operators.end()
         await services.creator.gather.idle()
         await services.finisher.completions.idle()
         await services.finisher.failures.idle()
@@ -168,7 +204,7 @@ async def running_loops(services: Services, direct_dsn: str, settings: Settings)
 
 
 async def _healthz(_: Request) -> Response:
-    return Response(orjson.dumps({"status": "ok"}), media_type="application/json")
+    return Response(orjson.dumps({"status": "ok", "healthy": True}), media_type="application/json")
 
 
 async def _home(_: Request) -> Response:

@@ -16,8 +16,9 @@ from typing import Annotated
 import httpx
 import typer
 
+from server import keys
 from server.settings import Settings
-from server.terminal import lists, steer, watch
+from server.terminal import lists, steer, watch, work
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False, help="Crew: a task server."
@@ -113,8 +114,10 @@ def schema(write: Annotated[bool, typer.Option("--write", help="Write schema/cre
         typer.echo(sdl(), nl=False)
 
 
+app.add_typer(keys.app, name="keys")
 for command in (lists.groups, lists.tasks, watch.watch, steer.suspend, steer.resume, steer.retry, steer.cancel):
     app.command(rich_help_panel="A running server")(command)
+app.command(rich_help_panel="A running server", context_settings=work.CONTEXT)(work.work)
 
 
 def _settings(host: str | None = None, port: int | None = None, workers: int | None = None) -> Settings:

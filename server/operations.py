@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,20 +17,16 @@ import orjson
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute, located_error
 from graphql.execution import Executor, create_source_event_stream
 
+from resolvers.core import Limits
 from schema.compiled import Compiled, NotCovered
-from schema.context import Context, Services
+from schema.context import Context
 from schema.errors import formatted, refused_request
+from server.access import Asker
+from server.document_limits import rows, too_many_nodes
 from server.documents import Document, Documents
+from server.refusal import Refusal
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
-
-
-class Refusal(Exception):
-    """A request that is not GraphQL. `status` and `headers` are for HTTP."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.headers = status, code, headers or {}
 
 
 class Params:
@@ -83,44 +79,64 @@ class Told:
 class Operations:
     """Runs them on the schema."""
 
-    def __init__(self, schema: GraphQLSchema, services: Callable[[], Services]) -> None:
+    def __init__(self, schema: GraphQLSchema, limits: Limits = Limits()) -> None:
         self._schema = schema
-        self._services = services
-        self.documents = Documents(schema)
+        self._limits = limits
+        self.documents = Documents(schema, limits)
 
-    async def body(self, document: Document, params: Params) -> tuple[bytes, bool]:
-        """The response of a query or mutation, and whether the request itself was bad."""
+    async def body(self, document: Document, params: Params, asker: Asker) -> tuple[bytes, bool]:
+        """The response of a query or mutation, and whether the request itself was bad. Raises Refusal and RequestRefused."""
         if document.node is None:
             return written({"errors": refused(document.errors, document.code)}), True
-        data, errors = await self._answer(document, params)
+        self._check(document, params, asker)
+        data, errors = await self._answer(document, params, asker)
         if document.writes(params.operation_name):
-            self._services().core.stir()
+            asker.services.core.stir()
         if data is None and errors and all(e.path is None for e in errors):
             return written({"errors": refused(errors, "BAD_INPUT")}), True
         if errors:
             return written({"errors": [formatted(e) for e in errors], "data": data}), False
         return written({"data": data}), False
 
-    async def _answer(self, document: Document, params: Params) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
+    def _check(self, document: Document, params: Params, asker: Asker) -> None:
+        """That the caller may, and asks for no more than is allowed."""
+        asked = document.asked_by(params.operation_name)
+        if asked is None:
+            return
+        role = asker.caller.role
+        if role < asked.role:
+            message = (
+                f"an API key of the role {asked.role.name} is needed for this; the one that was sent is of {role.name}"
+            )
+            raise Refusal(403, "FORBIDDEN", message)
+        if asked.pages is not None:
+            nodes = rows(asked.pages, params.variables or {})
+            if nodes > self._limits.max_nodes:
+                error = too_many_nodes(nodes, self._limits)
+                raise RequestRefused(refused([error], error.code))
+
+    async def _answer(
+        self, document: Document, params: Params, asker: Asker
+    ) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
         """Data and errors: compiled where that is covered, and by the executor."""
         ready = _compiled_inputs(document, params)
         if ready is not None:
             compiled, inputs = ready
             try:
-                return await compiled.run(Context(self._services()), inputs)
+                return await compiled.run(Context(asker.services, caller=asker.caller), inputs)
             except Exception:
                 # A query: the executor says what is wrong and where, and answers the rest.
                 pass
-        done = await self._execute(document, params, None)
+        done = await self._execute(document, params, asker, None)
         return done.data, done.errors or []
 
-    async def _execute(self, document: Document, params: Params, root: object) -> ExecutionResult:
+    async def _execute(self, document: Document, params: Params, asker: Asker, root: object) -> ExecutionResult:
         assert document.node is not None
         result = execute(
             self._schema,
             document.node,
             root,
-            context_value=Context(self._services()),
+            context_value=Context(asker.services, caller=asker.caller),
             variable_values=params.variables,
             operation_name=params.operation_name,
         )
@@ -129,12 +145,13 @@ class Operations:
     # -- streams ----------------------------------------------------------------------------------------------------
 
     async def stream(
-        self, document: Document, params: Params, transport: str, last_event_id: str | None = None
+        self, document: Document, params: Params, asker: Asker, transport: str, last_event_id: str | None = None
     ) -> AsyncGenerator[Told, None]:
-        """The messages of a subscription. Raises RequestRefused, also in the middle, and Draining when the server stops."""
+        """A subscription's messages. Raises Refusal and RequestRefused, also in the middle, and Draining when the server stops."""
         if document.node is None:
             raise RequestRefused.of(document)
-        context = Context(self._services(), last_event_id, transport)
+        self._check(document, params, asker)
+        context = Context(asker.services, last_event_id, transport, asker.caller)
         ready = _compiled_inputs(document, params)
         source = await self._source(document, params, context) if ready is None else ready[0].source(context, ready[1])
         async with aclosing(cast(AsyncGenerator[Any, None], source)) as values:
@@ -145,8 +162,10 @@ class Operations:
                     break
                 except Exception as error:
                     raise RequestRefused([formatted(_at_root(document, params, error))]) from None
-                yield Told(await self._told(document, params, ready, value), getattr(value, "cursor", None))
-        if self._services().log.draining:
+                if not asker.stands():
+                    raise Refusal(401, "UNAUTHENTICATED", "the API key of this stream does not count any more")
+                yield Told(await self._told(document, params, asker, ready, value), getattr(value, "cursor", None))
+        if asker.services.log.draining:
             raise Draining
 
     async def _source(self, document: Document, params: Params, context: Context) -> AsyncIterator[Any]:
@@ -168,15 +187,21 @@ class Operations:
         return cast(AsyncIterator[Any], found)
 
     async def _told(
-        self, document: Document, params: Params, ready: tuple[Compiled, dict[str, Any]] | None, value: Any
+        self,
+        document: Document,
+        params: Params,
+        asker: Asker,
+        ready: tuple[Compiled, dict[str, Any]] | None,
+        value: Any,
     ) -> bytes:
         if ready is not None:
             try:
-                return written({"data": await ready[0].told(Context(self._services()), ready[1], value)})
+                context = Context(asker.services, caller=asker.caller)
+                return written({"data": await ready[0].told(context, ready[1], value)})
             except Exception:
                 # The executor says what is wrong and where, and answers the rest.
                 pass
-        done = await self._execute(document, params, value)
+        done = await self._execute(document, params, asker, value)
         if done.errors:
             return written({"errors": [formatted(e) for e in done.errors], "data": done.data})
         return written({"data": done.data})
@@ -204,7 +229,7 @@ def refused(errors: list[GraphQLError], code: str) -> list[dict[str, Any]]:
     return [refused_request(e, code) for e in errors]
 
 
-def written(answer: dict[str, Any]) -> bytes:
+def written(answer: Any) -> bytes:
     """As JSON. An answer may quote what was sent, lone surrogates too: those are written as U+FFFD."""
     try:
         return orjson.dumps(answer)

@@ -16,8 +16,11 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from db.access import had_keys
 from db.embedded import EmbeddedPostgres
 from db.migrate import migrate
+from db.pool import Pool
+from server.access import is_loopback
 from server.app import create_app
 from server.impatient import ImpatientHTTP, ImpatientWebsocket
 from server.settings import Settings
@@ -48,9 +51,9 @@ class Server(uvicorn.Server):
         app = self.config.loaded_app
         while not hasattr(app, "state"):
             app = app.app
-        services = getattr(app.state, "services", None)
-        if services is not None:
-            services.drain()
+        drain = getattr(app.state, "drain", None)
+        if drain is not None:
+            drain()
 
 
 @contextlib.contextmanager
@@ -72,18 +75,39 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(listen(settings)) as listener, database(settings) as (dsn, embedded):
         for name in asyncio.run(migrate(settings.database_direct_url or dsn)):
             log.info("migrated", migration=name)
+        access = asyncio.run(_access(settings, dsn))
         host, port = listener.getsockname()[:2]
         log.info(
             "serving",
             url=f"http://{host}:{port}/graphql",
             database="embedded" if embedded else "DATABASE_URL",
             workers=settings.workers,
+            access=access,
         )
         if settings.workers > 1:
             Workers(settings, dsn, listener).run(functools.partial(_ensure, embedded))
         else:
             asyncio.run(_serve(settings, dsn, listener, _look_after(embedded) if embedded else None))
         log.info("stopped")
+
+
+async def _access(settings: Settings, dsn: str) -> str:
+    """Who may call. Raises RuntimeError where anyone who reaches the port could do everything, and nobody wants it on purpose."""
+    pool = Pool(dsn, size=2, through_pooler=settings.database_direct_url is not None)
+    await pool.open()
+    try:
+        if await had_keys(pool):
+            return "by API key"
+    finally:
+        await pool.close()
+    if is_loopback(settings.host):
+        return "open, on loopback alone: there is no API key yet"
+    if settings.no_keys:
+        return "open to whoever reaches it: CREW_NO_KEYS"
+    raise RuntimeError(
+        f"there is no API key, and on {settings.host} others could reach this server: make one first with "
+        "`crew keys create admin --role admin`, or say that none is wanted with CREW_NO_KEYS=true"
+    )
 
 
 def serve_worker(settings: Settings, descriptor: int, parent: int) -> None:

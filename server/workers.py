@@ -33,7 +33,7 @@ class Workers:
         listener.listen(2048)
         descriptor = listener.fileno()
         self._command = [sys.executable, "-m", "server.cli", "serve-worker", str(descriptor), str(os.getpid())]
-        self._environment = {**os.environ, "DATABASE_URL": dsn}
+        self._environment = {**os.environ, "DATABASE_URL": dsn, "CREW_HOST": settings.host}
         self._running: list[tuple[subprocess.Popen[bytes], float]] = []
         self._stopping = False
 

@@ -208,6 +208,20 @@ CREATE TABLE public.ahead (
     no bigint NOT NULL
 );
 
+CREATE TABLE public.api_key (
+    id uuid NOT NULL,
+    ns integer,
+    name text NOT NULL,
+    hash bytea NOT NULL,
+    role smallint NOT NULL,
+    channels text[],
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT role_is_known CHECK (((role >= 1) AND (role <= 3)))
+);
+
 CREATE TABLE public.cap (
     ns integer NOT NULL,
     kind smallint NOT NULL,
@@ -309,6 +323,14 @@ CREATE TABLE public.claim (
     asked text NOT NULL,
     ended_at timestamp with time zone
 );
+
+CREATE TABLE public.delivery (
+    ns integer NOT NULL,
+    channel integer NOT NULL,
+    server uuid NOT NULL,
+    until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE public.done (
     ns integer NOT NULL,
@@ -627,6 +649,20 @@ CREATE TABLE public.migration (
     number integer NOT NULL,
     name text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.operator (
+    ns integer NOT NULL,
+    id uuid NOT NULL,
+    channel integer NOT NULL,
+    url text NOT NULL,
+    headers bytea,
+    header_names text[] DEFAULT '{}'::text[] NOT NULL,
+    is_paused boolean NOT NULL,
+    max_running integer NOT NULL,
+    timeout double precision NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT operator_runs_something CHECK ((max_running > 0))
 );
 
 CREATE TABLE public.pace (
@@ -1064,6 +1100,9 @@ CREATE TABLE public.tick (
 ALTER TABLE ONLY public.ahead
     ADD CONSTRAINT ahead_pkey PRIMARY KEY (ns, no);
 
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.blocked
     ADD CONSTRAINT blocked_pkey PRIMARY KEY (ns, no);
 
@@ -1073,11 +1112,17 @@ ALTER TABLE ONLY public.cap
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_has_one_name UNIQUE (ns, name);
 
+ALTER TABLE ONLY public.operator
+    ADD CONSTRAINT channel_has_one_operator UNIQUE (ns, channel);
+
 ALTER TABLE ONLY public.channel
     ADD CONSTRAINT channel_pkey PRIMARY KEY (ns, channel);
 
 ALTER TABLE ONLY public.claim
     ADD CONSTRAINT claim_is_taken_once PRIMARY KEY (ns, claim_id);
+
+ALTER TABLE ONLY public.delivery
+    ADD CONSTRAINT delivery_pkey PRIMARY KEY (ns, channel);
 
 ALTER TABLE ONLY public.edge
     ADD CONSTRAINT edge_pkey PRIMARY KEY (ns, parent, child);
@@ -1133,6 +1178,9 @@ ALTER TABLE ONLY public.namespace
 ALTER TABLE ONLY public.namespace
     ADD CONSTRAINT namespace_pkey PRIMARY KEY (ns);
 
+ALTER TABLE ONLY public.operator
+    ADD CONSTRAINT operator_pkey PRIMARY KEY (ns, id);
+
 ALTER TABLE ONLY public.pace
     ADD CONSTRAINT pace_pkey PRIMARY KEY (ns, channel, at, what);
 
@@ -1156,6 +1204,9 @@ ALTER TABLE ONLY public.schedule
 
 ALTER TABLE ONLY public.scheduled
     ADD CONSTRAINT scheduled_pkey PRIMARY KEY (ns, no);
+
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT secret_is_of_one_key UNIQUE (hash);
 
 ALTER TABLE ONLY public.secret
     ADD CONSTRAINT secret_pkey PRIMARY KEY (name);

@@ -50,6 +50,12 @@ async def workers(services: Services) -> None:
     await services.write_down_workers()
 
 
+async def keys(services: Services) -> None:
+    """When each was last used."""
+    await pause(services.core.rhythm.ping)
+    await services.keys.write_down_uses()
+
+
 async def forget_log(core: Core, seconds: float) -> None:
     """Events are kept for so long, in the order of their ticks."""
     while await forget_ticks(core.pool, core.ns, seconds, _FORGET_BATCH) == _FORGET_BATCH:

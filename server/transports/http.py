@@ -10,7 +10,9 @@ from urllib.parse import parse_qs
 from starlette.types import Message, Receive, Scope, Send
 
 from server import graphiql
-from server.operations import Operations, Params, Refusal, read, written
+from server.access import Access
+from server.operations import Operations, Params, RequestRefused, read, written
+from server.refusal import Refusal
 from server.transports import sse
 
 RESPONSE = "application/graphql-response+json"
@@ -24,8 +26,9 @@ Done = TypeVar("Done")
 class GraphQLOverHTTP:
     """The ASGI application of the path."""
 
-    def __init__(self, operations: Operations, max_body: int) -> None:
+    def __init__(self, operations: Operations, access: Access, max_body: int) -> None:
         self._operations = operations
+        self._access = access
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,17 +37,29 @@ class GraphQLOverHTTP:
         if scope["method"] == "GET" and not scope["query_string"] and "text/html" in accept:
             await graphiql.response()(scope, receive, send)
             return
+        if scope["method"] == "OPTIONS" and (allowed := self._access.preflight(headers)) is not None:
+            send = self._access.with_cors(headers, send)
+            await send({"type": "http.response.start", "status": 204, "headers": allowed})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if b"origin" in headers:
+            send = self._access.with_cors(headers, send)
         media_type = JSON
         try:
+            self._access.check_source(headers)
             media_type = _media_type(accept)
-            _refuse_other_namespace(headers)
+            asker = await self._access.asker(scope, headers)
             params = await self._params(scope, headers, receive)
             document = self._operations.documents.get(params.query)
             if scope["method"] == "GET" and document.is_mutation(params.operation_name):
                 raise Refusal(405, "METHOD_NOT_ALLOWED", "a mutation must be sent by POST", {"allow": "POST"})
+            if scope["method"] == "GET" and document.may_change(params.operation_name):
+                raise Refusal(405, "METHOD_NOT_ALLOWED", "this subscription must be sent by POST", {"allow": "POST"})
             if media_type == EVENT_STREAM:
                 last = headers.get(b"last-event-id", b"").decode("latin-1") or None
-                await sse.send_stream(self._operations, document, params, last, receive, send)
+                with self._access.connections.one(asker.client):
+                    with self._access.subscriptions.one(asker.client):
+                        await sse.send_stream(self._operations, document, params, asker, last, receive, send)
                 return
             if document.is_subscription(params.operation_name):
                 raise Refusal(
@@ -52,11 +67,15 @@ class GraphQLOverHTTP:
                     "NOT_ACCEPTABLE",
                     f"a subscription needs `accept: {EVENT_STREAM}`, or a websocket; or use the query of the same name",
                 )
-            running = self._operations.body(document, params)
+            running = self._operations.body(document, params, asker)
             done = await (unless_gone(running, receive) if document.may_wait else running)
             if done is not None:
                 body, bad = done
                 await send_body(send, 400 if bad and media_type == RESPONSE else 200, media_type, body)
+        except RequestRefused as refusal:
+            await send_body(
+                send, 400 if media_type == RESPONSE else 200, media_type, written({"errors": refusal.errors})
+            )
         except Refusal as refusal:
             await send_refusal(send, refusal, JSON if media_type == EVENT_STREAM else media_type)
 
@@ -71,25 +90,27 @@ class GraphQLOverHTTP:
         charset = rest.partition("charset=")[2].strip().strip('"').lower()
         if charset not in ("", "utf-8", "utf8"):
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"the charset must be utf-8, not {charset[:40]}")
-        return Params(read(await self._body(headers, receive)))
+        return Params(read(await whole_body(headers, receive, self._max_body)))
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_body:
-            raise Refusal(413, "TOO_LARGE", f"the body has {int(length)} bytes; at most {self._max_body} are allowed")
-        parts: list[bytes] = []
-        total = 0
-        while True:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Refusal(400, "BAD_REQUEST", "the body ended too soon")
-            part = message.get("body", b"")
-            total += len(part)
-            if total > self._max_body:
-                raise Refusal(413, "TOO_LARGE", f"the body is larger than the {self._max_body} bytes that are allowed")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+async def whole_body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
+    """What was sent. Raises Refusal when that is more than `most` bytes."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > most:
+        raise Refusal(413, "TOO_LARGE", f"the body has {int(length)} bytes; at most {most} are allowed")
+    parts: list[bytes] = []
+    total = 0
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "BAD_REQUEST", "the body ended too soon")
+        part = message.get("body", b"")
+        total += len(part)
+        if total > most:
+            raise Refusal(413, "TOO_LARGE", f"the body is larger than the {most} bytes that are allowed")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:
@@ -111,13 +132,6 @@ async def unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _refuse_other_namespace(headers: dict[bytes, bytes]) -> None:
-    """There is one namespace until someone makes another."""
-    name = headers.get(b"crew-namespace")
-    if name is not None and name != b"default":
-        raise Refusal(404, "NOT_FOUND", f"no namespace {name.decode('latin-1')[:80]!r}: leave Crew-Namespace out")
 
 
 def _media_type(accept: str) -> str:
@@ -158,5 +172,5 @@ async def send_body(send: Send, status: int, media_type: str, body: bytes, more:
 
 
 async def send_refusal(send: Send, refusal: Refusal, media_type: str = JSON) -> None:
-    body = written({"errors": [{"message": str(refusal), "extensions": {"code": refusal.code}}]})
+    body = written({"errors": refusal.errors})
     await send_body(send, refusal.status, media_type, body, refusal.headers)

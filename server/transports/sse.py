@@ -14,8 +14,10 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Send
 
+from server.access import Asker
 from server.documents import Document
 from server.operations import Draining, Operations, Params, RequestRefused, Told, written
+from server.refusal import Refusal
 
 KEEP_ALIVE = 10.0
 """A comment after so long a silence."""
@@ -28,10 +30,16 @@ _COMPLETE = b"event: complete\ndata:\n\n"
 
 
 async def send_stream(
-    operations: Operations, document: Document, params: Params, last_event_id: str | None, receive: Receive, send: Send
+    operations: Operations,
+    document: Document,
+    params: Params,
+    asker: Asker,
+    last_event_id: str | None,
+    receive: Receive,
+    send: Send,
 ) -> None:
     """Answers with a stream."""
-    async with aclosing(_messages(operations, document, params, last_event_id)) as messages:
+    async with aclosing(_messages(operations, document, params, asker, last_event_id)) as messages:
         sending = asyncio.ensure_future(_send_all(messages, send))
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
@@ -45,16 +53,16 @@ async def send_stream(
 
 
 async def _messages(
-    operations: Operations, document: Document, params: Params, last_event_id: str | None
+    operations: Operations, document: Document, params: Params, asker: Asker, last_event_id: str | None
 ) -> AsyncGenerator[Told, None]:
     if document.node is None:
         raise RequestRefused.of(document)
     if document.is_subscription(params.operation_name):
-        async with aclosing(operations.stream(document, params, "sse", last_event_id)) as stream:
+        async with aclosing(operations.stream(document, params, asker, "sse", last_event_id)) as stream:
             async for told in stream:
                 yield told
     else:
-        body, _ = await operations.body(document, params)
+        body, _ = await operations.body(document, params, asker)
         yield Told(body, None)
 
 
@@ -73,7 +81,7 @@ async def _send_all(messages: AsyncGenerator[Told, None], send: Send) -> None:
             coming = asyncio.ensure_future(anext(messages))
     except StopAsyncIteration:
         await _write(send, _COMPLETE)
-    except RequestRefused as refusal:
+    except (Refusal, RequestRefused) as refusal:
         await _write(send, b"event: next\ndata: %b\n\n" % written({"errors": refusal.errors}) + _COMPLETE)
     except Draining:
         pass

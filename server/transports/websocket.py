@@ -8,13 +8,15 @@ neither is answered.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from server.operations import Draining, Operations, Params, Refusal, RequestRefused, read, written
+from server.access import Access, Asker, Headers, headers_of
+from server.operations import Draining, Operations, Params, RequestRefused, read, written
+from server.refusal import Refusal
 
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 5.0
@@ -22,7 +24,9 @@ PING_SECONDS = 12.0
 """A ping after so long a silence of the client; closed after as much again."""
 MOST_OPERATIONS = 1000
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, BAD_SUBPROTOCOL, TIMEOUT = 4400, 4401, 4403, 4406, 4408
-TAKEN, TOO_MANY_INITS, INTERNAL, RESTART, GOING_AWAY = 4409, 4429, 4500, 1012, 1001
+TAKEN, TOO_MANY, INTERNAL, RESTART, TRY_AGAIN = 4409, 4429, 4500, 1012, 1013
+_CODES = {401: UNAUTHORIZED, 403: FORBIDDEN, 429: TOO_MANY, 503: TRY_AGAIN}
+"""How a refusal closes the socket; any other with BAD_REQUEST."""
 
 
 class Closed(Exception):
@@ -36,14 +40,21 @@ class Closed(Exception):
 class GraphQLOverWebsocket:
     """The ASGI application of the path."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, access: Access) -> None:
         self._operations = operations
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect"
+        headers = dict(scope["headers"])
+        try:
+            self._access.check_source(headers)
+        except Refusal:
+            await send({"type": "websocket.close", "code": FORBIDDEN})  # Before it is accepted: the answer is 403.
+            return
         offered = scope.get("subprotocols", [])
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
-        socket = _Socket(self._operations, receive, send)
+        socket = _Socket(self._operations, self._access, scope, headers, receive, send)
         if PROTOCOL not in offered:
             await socket.close(BAD_SUBPROTOCOL, "Subprotocol not acceptable")
             return
@@ -51,12 +62,18 @@ class GraphQLOverWebsocket:
 
 
 class _Socket:
-    def __init__(self, operations: Operations, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, operations: Operations, access: Access, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None:
         self._operations = operations
+        self._access = access
+        self._scope, self._headers = scope, headers
+        self._seats = ExitStack()
         self._receive = receive
         self._send = send
         self._initialised = False
-        self._acknowledged = False
+        self._asker: Asker | None = None
+        """Set when the connection is acknowledged."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._heard = 0.0
         self._closing: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
@@ -72,6 +89,7 @@ class _Socket:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._seats.close()
         if self._closing.done():
             await self.close(self._closing.result().code, self._closing.result().reason)
 
@@ -87,7 +105,7 @@ class _Socket:
         """The client must begin, and must not fall silent."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(INIT_SECONDS)
-        if not self._acknowledged:
+        if self._asker is None:
             self._close(TIMEOUT, "Connection initialisation timeout")
         self._heard = max(self._heard, loop.time() - INIT_SECONDS)
         while True:
@@ -116,8 +134,9 @@ class _Socket:
         kind = message.get("type")
         if kind == "connection_init":
             if self._initialised:
-                raise Closed(TOO_MANY_INITS, "Too many initialisation requests")
-            self._initialised = self._acknowledged = True
+                raise Closed(TOO_MANY, "Too many initialisation requests")
+            self._initialised = True
+            await self._admit(message.get("payload"))
             await self._tell({"type": "connection_ack"})
         elif kind == "ping":
             await self._tell({"type": "pong"})
@@ -130,9 +149,19 @@ class _Socket:
         elif kind != "pong":
             raise Closed(BAD_REQUEST, f"Unknown message type {str(kind)[:40]!r}")
 
+    async def _admit(self, payload: Any) -> None:
+        """By what connection_init says, and by the headers of the request where it says nothing."""
+        try:
+            asker = await self._access.asker(self._scope, {**self._headers, **headers_of(payload)})
+            self._seats.enter_context(self._access.connections.one(asker.client))
+        except Refusal as refusal:
+            raise _closed(refusal) from None
+        self._asker = asker
+
     def _subscribe(self, message: dict[str, Any]) -> None:
         id = _id(message)
-        if not self._acknowledged:
+        asker = self._asker
+        if asker is None or not asker.stands():
             raise Closed(UNAUTHORIZED, "Unauthorized")
         if id in self._running:
             raise Closed(TAKEN, f"Subscriber for {id[:60]} already exists")
@@ -141,8 +170,8 @@ class _Socket:
         try:
             params = Params(message.get("payload"))
         except Refusal as refusal:
-            raise Closed(BAD_REQUEST, str(refusal)[:100]) from None
-        task = asyncio.create_task(self._run(id, params))
+            raise _closed(refusal) from None
+        task = asyncio.create_task(self._run(id, params, asker))
         self._running[id] = task
         task.add_done_callback(lambda done: self._ended(id, done))
 
@@ -152,18 +181,19 @@ class _Socket:
         if not task.cancelled() and task.exception() is not None:
             self._close(INTERNAL, "Internal server error")
 
-    async def _run(self, id: str, params: Params) -> None:
+    async def _run(self, id: str, params: Params, asker: Asker) -> None:
         document = self._operations.documents.get(params.query)
         try:
             if document.node is None:
                 raise RequestRefused.of(document)
             if document.is_subscription(params.operation_name):
-                async with aclosing(self._operations.stream(document, params, "websocket")) as stream:
-                    async for told in stream:
-                        await self._next(id, told.body)
+                with self._access.subscriptions.one(asker.client):
+                    async with aclosing(self._operations.stream(document, params, asker, "websocket")) as stream:
+                        async for told in stream:
+                            await self._next(id, told.body)
             else:
-                await self._next(id, (await self._operations.body(document, params))[0])
-        except RequestRefused as refusal:
+                await self._next(id, (await self._operations.body(document, params, asker))[0])
+        except (Refusal, RequestRefused) as refusal:
             await self._text(written({"id": id, "type": "error", "payload": refusal.errors}))
             return
         except Draining:
@@ -180,6 +210,10 @@ class _Socket:
 
     async def _text(self, text: bytes) -> None:
         await self._send({"type": "websocket.send", "text": text.decode()})
+
+
+def _closed(refusal: Refusal) -> Closed:
+    return Closed(_CODES.get(refusal.status, BAD_REQUEST), f"{refusal.code}: {refusal}"[:120])
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

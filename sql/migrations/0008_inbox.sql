@@ -1,4 +1,4 @@
--- In the user's own transaction: crew.create_tasks(jsonb) writes a row here, and a server makes of it what the API would (ADR 13).
+-- In the user's own transaction: crew.create_tasks(jsonb) writes a row here, and a server makes of it what the API would (ADR 15).
 
 create table inbox (
   ns int not null,

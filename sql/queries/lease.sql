@@ -621,6 +621,16 @@ from unnest($2::bigint[], $3::bigint[]) with ordinality as i(lease_no, no, ord)
 left join task t on t.ns = $1 and t.no = i.no
 left join done d on d.ns = $1 and d.no = i.no;
 
+-- name: standing_with
+-- How a task stands with a worker that knows no leases: the lease it has on it, or whether the last thing it said of it was an error
+-- (a lost lease and a time-out write one without a lease number). $1 ns $2 number $3 worker
+select
+  (select l.lease_no from lease l
+   where l.ns = $1 and l.worker = $3::int and l.runner is null and l.nos @> array[$2::bigint]
+   order by l.lease_no desc limit 1) as lease_no,
+  coalesce((select e.lease_no is not null from error e
+   where e.ns = $1 and e.no = $2 and e.worker = $3 order by e.seq desc limit 1), false) as failed;
+
 -- name: workgroups_of
 -- Of those tasks that have one. $1 ns $2 numbers
 select no, workgroup from task where ns = $1 and no = any ($2::bigint[]) and workgroup <> 0;

@@ -31,6 +31,10 @@ told as (
   from gone g join task_place p on p.ns = $1 and p.no = g.ref group by p.state)
 select ref as no from gone order by ref;
 
+-- name: paused_tasks
+-- Of these, those that are paused themselves. $1 ns $2 numbers
+select ref as no from pause where ns = $1 and kind = 1 and ref = any ($2::bigint[]) order by ref;
+
 -- name: pause_groups
 -- $1 ns $2 group numbers
 with made as (

@@ -78,9 +78,10 @@ select extract(epoch from min(next_run_at) - now())::float8 as due_in from sched
 select count(*)::int as n from schedule where ns = $1;
 
 -- name: create_schedule
--- $1 ns $2 id $3 name $4 cron $5 time zone $6 paused $7 catch-up $8 overlap $9 template $10 tasks in it $11 next run
+-- One that is there was made by this call, whose commit was not acknowledged. $1 ns $2 id $3 name $4 cron $5 time zone $6 paused $7 catch-up $8 overlap $9 template $10 tasks in it $11 next run
 insert into schedule (ns, id, name, cron, time_zone, is_paused, catch_up, overlap, template, size, next_run_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict (ns, id) do nothing
 returning id;
 
 -- name: update_schedule

@@ -133,3 +133,22 @@ async def test_what_was_there_before_reading_was_folded_is_counted_as_it_is(empt
             await fold_groups(pool, 1)
     finally:
         await pool.close()
+
+
+async def test_tables_may_stand_in_another_schema_and_applications_still_find_the_way(empty: str):
+    await run(empty, "create schema elsewhere")
+    there = f"{empty}{'&' if '?' in empty else '?'}search_path=elsewhere"
+    assert await migrate(there) == ALL
+    assert await migrate(there) == []
+    await run(empty, """select crew.create_tasks('{"name": "g"}')""")
+    assert len(await run(empty, "select from elsewhere.inbox")) == 1
+    assert await tables(empty) == set()
+
+
+async def test_a_role_called_crew_keeps_its_tables_where_they_were(empty: str):
+    """Its path begins with the schema of that name, which a migration makes."""
+    path = f"{empty}{'&' if '?' in empty else '?'}search_path=crew,public"
+    assert await migrate(path) == ALL
+    assert await migrate(path) == []
+    assert {"task", "migration", "inbox"} <= await tables(empty)
+    assert await run(empty, "select from pg_tables where schemaname = 'crew'") == []

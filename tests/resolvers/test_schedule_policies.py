@@ -9,9 +9,11 @@ import pytest
 
 from tests.support.crew import Crew, crew_on
 from tests.support.schedules import GROUP, create, groups, make_due, moved_on, seen, trigger
+from tests.support.wait import until
 
 EACH_MINUTE = "* * * * *"
 AN_HOUR_AGO = "date_trunc('minute', now()) - interval '60 min'"
+A_QUARTER_AGO = "date_trunc('minute', now()) - interval '15 min'"
 YEARS_AGO = "date_trunc('minute', now()) - interval '3 years'"
 
 
@@ -38,6 +40,25 @@ async def test_all_that_were_missed_are_more_than_one_transaction_takes(crew: Cr
     await make_due(crew, made["id"], "date_trunc('minute', now()) - interval '250 min'")
     await moved_on(crew, made["id"])
     assert await groups(crew) in (251, 252)
+
+
+async def test_many_that_were_missed_by_many_come_in_transactions_of_a_bounded_size(crew: Crew) -> None:
+    tasks = [{"name": str(n), "channel": "c"} for n in range(50)]
+    for n in range(12):
+        await create(crew, EACH_MINUTE, name=str(n), catchUp="ALL", group={"name": "g", "tasks": tasks})
+    await crew.sql(f"update schedule set next_run_at = {A_QUARTER_AGO}")
+    while await crew.services.schedules.run_due():
+        pass
+
+    async def none_due() -> bool:
+        return (await crew.sql("select not exists (select from schedule where next_run_at <= now()) as none"))[0][
+            "none"
+        ]
+
+    await until(none_due)
+    rows = await crew.sql("select count(*)::int as n from task group by created_at order by 1 desc")
+    assert sum(row["n"] for row in rows) in (12 * 16 * 50, 12 * 17 * 50)
+    assert rows[0]["n"] <= 6000
 
 
 async def test_after_an_outage_skip_runs_nothing(crew: Crew) -> None:
@@ -116,8 +137,8 @@ async def test_groups_without_tasks_do_not_keep_others_from_running(crew: Crew) 
 
 async def test_a_group_that_is_deleted_does_not_keep_others_from_running(crew: Crew) -> None:
     made = await create(crew, overlap="SKIP")
-    await due_again(crew, made["id"])
-    await crew.sql("update schedule set last_group = 999")
+    last = (await due_again(crew, made["id"]))["lastGroup"]
+    await crew.ask("mutation($id: ID!) { deleteTaskGroup(id: $id) { deletedTasks } }", id=last["id"])
     assert (await seen(crew, made["id"]))["lastGroup"] is None
     assert (await due_again(crew, made["id"]))["lastGroup"] is not None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.support.crew import Crew, Refused
+from tests.support.process import ROOT
 from tests.support.refusals import check
 from tests.support.schedules import (
     CREATE,
@@ -306,6 +308,42 @@ async def test_a_run_that_is_refused_is_told_and_the_schedule_moves_on(crew: Cre
     assert (await moved_on(crew, made["id"]))["lastError"] is None
 
 
+async def test_a_schedule_whose_zone_is_gone_says_so_and_keeps_no_other_from_running(crew: Crew) -> None:
+    made, other = await create(crew), await create(crew, name="other")
+    await crew.sql(
+        "update schedule set time_zone = 'Mars/Olympus', next_run_at = now() where id = $1::text::uuid", made["id"]
+    )
+    await make_due(crew, other["id"])
+    assert (await moved_on(crew, other["id"]))["lastGroup"] is not None
+    after = await moved_on(crew, made["id"])
+    assert after["lastError"].startswith("BAD_INPUT: no time zone 'Mars/Olympus'")
+    assert (after["nextRunAt"], after["lastGroup"]) == (None, None)
+    assert (await update(crew, made["id"], timeZone="UTC"))["nextRunAt"] is not None
+
+
+async def test_a_commit_that_was_not_acknowledged_is_not_made_twice(crew: Crew) -> None:
+    """The pool runs a transaction again when it does not know how it ended."""
+    pool = crew.services.core.pool
+    once = pool._once
+
+    async def twice(*args: Any) -> Any:
+        await once(*args)
+        return await once(*args)
+
+    pool._once = twice  # type: ignore[method-assign]
+    made = await create(crew)
+    ran = await trigger(crew, made["id"])
+    await make_due(crew, made["id"])
+    await moved_on(crew, made["id"])
+    assert await groups(crew) == 2
+    assert ran["affected"] == 1
+    changed = await update(crew, made["id"], cron="15 * * * *", name="t")
+    assert await all_schedules(crew) == [changed]
+    assert (await crew.ask(DELETE, id=made["id"]))["deleteSchedule"] == {"id": made["id"]}
+    pool._once = once  # type: ignore[method-assign]
+    assert await all_schedules(crew) == []
+
+
 async def test_a_trigger_that_is_refused_is_answered_so(crew: Crew) -> None:
     once = {"name": "g", "tasks": [{"name": "a", "channel": "c", "key": "k", "onDuplicate": "REJECT"}]}
     made = await create(crew, group=once)
@@ -314,3 +352,13 @@ async def test_a_trigger_that_is_refused_is_answered_so(crew: Crew) -> None:
         await trigger(crew, made["id"])
     assert (refused.value.code, refused.value.path) == ("DUPLICATE_KEY", ["tasks", 0, "key"])
     assert await groups(crew) == 1
+
+
+async def test_the_example_of_the_page_is_a_schedule(crew: Crew) -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    (example,) = re.findall(r"```graphql\n(.*?)```", page, re.DOTALL)
+    made = (await crew.ask(example))["createSchedule"]["schedule"]
+    assert made["nextTimes"][0] == made["nextRunAt"]
+    (there,) = await all_schedules(crew)
+    assert (there["name"], there["template"]["tasks"][1]["parents"]) == ("nightly report", [{"ref": "collect"}])
+    assert (await trigger(crew, there["id"]))["affected"] == 2

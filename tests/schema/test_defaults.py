@@ -100,6 +100,13 @@ async def schedule(crew: Crew, given: Given) -> Given:
     return made["createSchedule"]["schedule"]
 
 
+async def operator(crew: Crew, given: Given) -> Given:
+    query = "mutation($input: OperatorInput!) { createOperator(input: $input) { operator { isPaused maxRunning timeoutSeconds } } }"
+    made = await crew.ask(query, input={"channel": "nobody", "url": "https://hooks.example/", **given})
+    return made["createOperator"]["operator"]
+
+
+OPERATOR = {"isPaused": False, "maxRunning": 10, "timeoutSeconds": 60}
 SCHEDULE = {"timeZone": "UTC", "isPaused": False, "catchUp": "ONE", "overlap": "ALLOW"}
 INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "RetryInput.maxAttempts": (
@@ -145,6 +152,9 @@ INPUTS: dict[str, tuple[Callable[[Crew, Given], Awaitable[Any]], str, Any]] = {
     "ScheduleInput.isPaused": (schedule, "isPaused", SCHEDULE),
     "ScheduleInput.catchUp": (schedule, "catchUp", SCHEDULE),
     "ScheduleInput.overlap": (schedule, "overlap", SCHEDULE),
+    "OperatorInput.isPaused": (operator, "isPaused", OPERATOR),
+    "OperatorInput.maxRunning": (operator, "maxRunning", OPERATOR),
+    "OperatorInput.timeoutSeconds": (operator, "timeoutSeconds", OPERATOR),
 }
 """How the default of each field shows: an action, the field, and what comes of the default."""
 

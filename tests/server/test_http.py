@@ -238,7 +238,7 @@ async def test_a_body_of_unknown_length_is_cut_off_at_the_limit(small: Crew):
 
 async def test_a_document_of_too_many_tokens_is_refused(crew: Crew):
     response = await post(crew, {"query": "{" + " a" * 20_001 + "}"}, accept=RESPONSE)
-    assert refusal(response) == (400, "GRAPHQL_PARSE_FAILED")
+    assert refusal(response) == (400, "TOO_MANY_TOKENS")
 
 
 # ---------------------------------------------------------------- text and numbers

@@ -153,7 +153,7 @@ def test_processes_whose_parent_was_killed_end_and_leave_the_port(three: ServerP
 
 def test_it_answers_healthz_and_sends_browsers_from_the_root_to_graphql(running: ServerProcess):
     answer = httpx.get(f"{running.url}/healthz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "healthy": True})
     assert httpx.get(running.url).headers["location"] == "/graphql"
 
 

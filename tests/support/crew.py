@@ -125,7 +125,7 @@ class Crew:
 @contextlib.asynccontextmanager
 async def crew_on(dsn: str, *, rhythm: Rhythm | None = None, **settings: Any) -> AsyncIterator[Crew]:
     """A server on this database."""
-    app = create_app(Settings(**settings), dsn, rhythm)
+    app = create_app(Settings(**{"allowed_hosts": ("crew",), **settings}), dsn, rhythm)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://crew", timeout=60) as http:

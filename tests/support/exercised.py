@@ -96,9 +96,9 @@ def _contract() -> frozenset[str]:
 def pytest_configure(config: pytest.Config) -> None:
     body, stream = Operations.body, Operations.stream
 
-    async def noted_body(self: Operations, document: Document, params: Params) -> Any:
+    async def noted_body(self: Operations, document: Document, params: Params, *more: Any) -> Any:
         _note(document, params)
-        return await body(self, document, params)
+        return await body(self, document, params, *more)
 
     def noted_stream(self: Operations, document: Document, params: Params, *more: Any) -> Any:
         _note(document, params)

@@ -39,8 +39,10 @@ def variable(name: str, field: FieldInfo) -> str:
 
 def default(field: FieldInfo) -> str:
     value: Any = field.default
-    if value is None:
+    if value is None or value == ():
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) and value == int(value) and value < 1e5 else str(value)
 
 

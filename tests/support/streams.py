@@ -13,8 +13,10 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from resolvers.access import ANYONE
 from resolvers.core import Rhythm
 from schema.root import schema
+from server.access import Asker
 from server.app import create_app
 from server.operations import Operations, Params, RequestRefused
 from server.serve import Server, listen, uvicorn_config
@@ -74,10 +76,10 @@ class Reader:
 @contextlib.asynccontextmanager
 async def reading(crew: Crew, query: str, **variables: Any) -> AsyncIterator[Reader]:
     """A subscription in this process, without a socket."""
-    operations = Operations(schema._schema, lambda: crew.services)
+    operations = Operations(schema._schema, crew.services.core.limits)
     params = Params({"query": query, "variables": variables})
     document = operations.documents.get(query)
-    stream = operations.stream(document, params, "websocket")
+    stream = operations.stream(document, params, Asker(crew.services, ANYONE, ""), "websocket")
     async with contextlib.aclosing(stream):
         yield Reader(stream, "claimedTasks" if "claimedTasks" in query else "taskEvents")
 

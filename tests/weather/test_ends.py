@@ -55,11 +55,11 @@ class Raw:
         payload = {"query": query, "variables": variables}
         if transport == "sse":
             body = json.dumps(payload).encode()
-            head = "POST /graphql HTTP/1.1\r\nHost: crew\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n"
+            head = "POST /graphql HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n"
             await self._say(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, b"event: next")
             return self
         key = base64.b64encode(random.randbytes(16)).decode()
-        head = "GET /graphql HTTP/1.1\r\nHost: crew\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        head = "GET /graphql HTTP/1.1\r\nHost: [::1]\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         protocol = "Sec-WebSocket-Protocol: graphql-transport-ws\r\n"
         await self._say(f"{head}{protocol}Sec-WebSocket-Key: {key}\r\n\r\n".encode(), b"\r\n\r\n")
         await self._say(_frame({"type": "connection_init"}), b"connection_ack")

@@ -48,11 +48,12 @@ export function variables(results: readonly Result[]): Partial<Record<ResultFiel
   return made;
 }
 
-/** First in, first out. `atRest` is set while nothing is in it and nothing is on its way. */
+/** First in, first out, to several couriers. `atRest` is set while nothing is in it and nothing is on its way. */
 export class Outbox {
   readonly atRest = new Flag();
   private readonly arrived = new Flag();
   private results: Result[] = [];
+  private onWay = 0;
 
   constructor(
     private readonly batch = 1000,
@@ -82,7 +83,7 @@ export class Outbox {
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  /** The next batch. `rest` is to be called when all of it is answered. */
+  /** The next batch, none where another courier was first. `answered` is to be called when all of it is answered. */
   take(): Result[] {
     let size = 0;
     let n = 0;
@@ -92,10 +93,13 @@ export class Outbox {
     }
     const taken = this.results.splice(0, n);
     if (!this.results.length) this.arrived.clear();
+    this.onWay += Number(taken.length > 0);
     return taken;
   }
 
-  rest(): void {
-    if (!this.results.length) this.atRest.set();
+  /** One batch is. */
+  answered(): void {
+    this.onWay--;
+    if (!this.results.length && !this.onWay) this.atRest.set();
   }
 }

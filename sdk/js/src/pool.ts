@@ -1,9 +1,10 @@
 /**
  * The slots of some channels: what runs in them, what fetches their tasks, and what hands in their results.
  *
- * Two loops, so that no result ever waits behind a long poll:
+ * Loops of two kinds, so that no result ever waits behind a long poll:
  *
- *     courier   sends what has ended and, in the same document, claims for the slots that are free now (without waiting)
+ *     couriers  send what has ended and, in the same document, claim for the slots that are free now (without waiting); there
+ *               are two, so that in a large pool one half works while the other half's results are on their way
  *     poller    waits for tasks with a long poll while there are free slots and nothing to send; a stream takes its place
  *               while one holds (climber.ts). The poll that is out then is left to end by itself: cut off, it might be
  *               claimed for by a proxy that has not noticed
@@ -24,6 +25,9 @@ import { attempt } from "./tracing.js";
 import { brief, completion, failure, stopped } from "./verdict.js";
 import { Aborted, Flag, sleep } from "./waiting.js";
 
+export const COURIERS = 2;
+/** What a courier leaves to the other: no fewer results than these are worth a request of their own. */
+const SMALL_BATCH = 50;
 /** How long a claim that was cut off may take to tell what came of it. */
 const COLLECT_SECONDS = 5;
 /** How long a handler may take to heed its signal when the worker is cut off. */
@@ -49,7 +53,7 @@ interface Run {
 
 export class Pool {
   readonly channels: string[];
-  readonly outbox = new Outbox();
+  readonly outbox: Outbox;
   readonly running = new Map<string, Run>();
   /** The leases that came, their results not yet answered. */
   readonly inHand = new Set<string>();
@@ -63,6 +67,7 @@ export class Pool {
   private pollCut = new AbortController();
   private waiting: Run[] = [];
   private reserved = 0;
+  private readonly share: number;
   private readonly changed = new Flag();
 
   constructor(
@@ -76,6 +81,8 @@ export class Pool {
     private readonly onPollError: () => void,
   ) {
     this.channels = [...handlers.keys()];
+    this.share = Math.max(SMALL_BATCH, Math.ceil((slots + settings.prefetch) / COURIERS));
+    this.outbox = new Outbox(Math.min(1000, this.share));
   }
 
   // -- slots
@@ -268,19 +275,20 @@ export class Pool {
 
   // -- results
 
-  /** The courier. */
+  /** One courier. */
   async deliver(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.outbox.arrival(signal);
       const results = this.outbox.take();
-      const limit = this.streaming ? 0 : Math.max(0, this.free);
+      if (!results.length) continue;
+      const limit = this.streaming ? 0 : Math.max(0, Math.min(this.free, this.share));
       this.reserved += limit;
       try {
         await this.exchange(results, signal, limit ? this.claim(limit, 0) : undefined);
       } finally {
         this.reserved -= limit;
       }
-      this.outbox.rest();
+      this.outbox.answered();
       this.changed.set();
     }
   }

@@ -10,7 +10,7 @@ import { CrewError } from "./errors.js";
 import type { Handler } from "./handler.js";
 import { serveHealth, type HealthOptions } from "./health.js";
 import { LeaseKeeper } from "./lease_keeper.js";
-import { Pool } from "./pool.js";
+import { COURIERS, Pool } from "./pool.js";
 import { Aborted, Flag } from "./waiting.js";
 
 /** How a worker works. Times are in seconds. */
@@ -106,7 +106,7 @@ export class Worker {
     const climbing = new AbortController();
     const working = new AbortController();
     const climbs = this.climbers.map((climber) => this.loop(climber.run(climbing.signal)));
-    const loops = [keeper.run(working.signal), ...this.pools.map((pool) => pool.deliver(working.signal))].map((run) => this.loop(run));
+    const loops = [keeper.run(working.signal), ...this.pools.flatMap((pool) => couriers(pool, working.signal))].map((run) => this.loop(run));
     for (const pool of this.pools) pool.startPolling();
     this.api.logger.log("info", "the worker works", { worker_id: this.id, channels: this.handlers.map((h) => h.channel) });
     try {
@@ -179,6 +179,10 @@ export class Worker {
       logger.log("error", "results could not be delivered: their leases run out", { worker_id: this.id, undelivered: this.undelivered });
     }
   }
+}
+
+function couriers(pool: Pool, signal: AbortSignal): Promise<void>[] {
+  return Array.from({ length: COURIERS }, () => pool.deliver(signal));
 }
 
 /** SIGTERM and SIGINT stop it; a second one cuts it off. Call what it answers to have them as before. */

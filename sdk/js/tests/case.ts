@@ -58,7 +58,7 @@ class Script {
   readonly most: Record<string, number> = {};
   readonly stopped: string[] = [];
   private readonly now: Record<string, number> = {};
-  private readonly tries: Record<string, number> = {};
+  readonly tries: Record<string, number> = {};
 
   constructor(private readonly steps: Record<string, Json[]>) {}
 
@@ -234,6 +234,8 @@ export class Run {
   private async meanwhile(): Promise<void> {
     for (const [name, state] of Object.entries(this.given["when"] ?? {})) {
       await this.until({ [name]: { state } });
+      // It may be leased, and the lease on its way to the worker still.
+      await patiently(() => state !== "RUNNING" || this.drafts[name]!.id in this.script.tries);
       if (this.given["do"] === "stop") this.worker.stop();
       else await this.place.cancel(this.looker, this.drafts[name]!.id);
     }

@@ -96,7 +96,7 @@ async def behind(link: Link, dsn: str, seed: int) -> AsyncIterator[tuple[str, in
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     here = open_tun("crewhere", HERE)
     command = ["unshare", "-n", sys.executable, "-m", "tests.support.weather.packets", str(theirs.fileno())]
-    given = environment(DATABASE_URL=dsn, PYTHONPATH=str(ROOT))
+    given = environment(DATABASE_URL=dsn, CREW_NO_KEYS="true", PYTHONPATH=str(ROOT))
     server = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env=given, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from crew_worker import logs
 from crew_worker.api import Api, Json
 from crew_worker.counters import Counters
 from crew_worker.errors import CrewError
@@ -67,8 +68,7 @@ class Crew:
     def run(self, **options: Any) -> None:
         """Works until SIGTERM or SIGINT, and returns when what ran has finished and is delivered."""
         if not logging.getLogger().handlers:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-            logging.getLogger("httpx").setLevel(logging.WARNING)
+            logs.configure()
         asyncio.run(self._run(options))
 
     async def _run(self, options: Json) -> None:

@@ -51,10 +51,11 @@ def variables(results: Sequence[Result]) -> dict[str, str]:
 
 
 class Outbox:
-    """First in, first out. `at_rest` is set while nothing is in it and nothing is on its way."""
+    """First in, first out, to several couriers. `at_rest` is set while nothing is in it and nothing is on its way."""
 
     def __init__(self, batch: int = 1000, batch_bytes: int = 4_000_000) -> None:
         self._results: deque[Result] = deque()
+        self._on_way = 0
         self._batch, self._batch_bytes = batch, batch_bytes
         self._arrived = asyncio.Event()
         self.at_rest = asyncio.Event()
@@ -79,7 +80,7 @@ class Outbox:
         await asyncio.sleep(0)
 
     def take(self) -> list[Result]:
-        """The next batch. `rest` is to be called when all of it is answered."""
+        """The next batch, none where another courier was first. `answered` is to be called when all of it is answered."""
         taken: list[Result] = []
         size = 0
         while self._results and len(taken) < self._batch:
@@ -89,8 +90,11 @@ class Outbox:
             taken.append(self._results.popleft())
         if not self._results:
             self._arrived.clear()
+        self._on_way += bool(taken)
         return taken
 
-    def rest(self) -> None:
-        if not self._results:
+    def answered(self) -> None:
+        """One batch is."""
+        self._on_way -= 1
+        if not (self._results or self._on_way):
             self.at_rest.set()

@@ -1,8 +1,9 @@
 """The slots of some channels: what runs in them, what fetches their tasks, and what hands in their results.
 
-Two loops, so that no result ever waits behind a long poll:
+Loops of two kinds, so that no result ever waits behind a long poll:
 
-    courier   sends what has ended and, in the same document, claims for the slots that are free now (without waiting)
+    couriers  send what has ended and, in the same document, claim for the slots that are free now (without waiting); there
+              are two, so that in a large pool one half works while the other half's results are on their way
     poller    waits for tasks with a long poll while there are free slots and nothing to send; a stream takes its place
               while one holds (climber.py). The poll that is out then is left to end by itself: cut off, it might be
               claimed for by a proxy that has not noticed
@@ -32,6 +33,9 @@ from crew_worker.task import Cancelled, Task
 
 log = logging.getLogger("crew_worker")
 
+COURIERS = 2
+# What a courier leaves to the other: no fewer results than these are worth a request of their own.
+SMALL_BATCH = 50
 # How long a claim that was cut off may take to tell what came of it.
 COLLECT_SECONDS = 5.0
 
@@ -72,7 +76,8 @@ class Pool:
         self.worker_id, self.handlers, self.slots = worker_id, handlers, slots
         self.api, self._keeper, self.settings, self._counters, self._threads = api, keeper, settings, counters, threads
         self.channels = list(handlers)
-        self.outbox = Outbox()
+        self._share = max(SMALL_BATCH, -(-(slots + settings.prefetch) // COURIERS))
+        self.outbox = Outbox(min(1000, self._share))
         self.running: dict[str, Run] = {}
         self._waiting: deque[Run] = deque()
         self._reserved = 0
@@ -251,17 +256,19 @@ class Pool:
     # -- results
 
     async def deliver(self) -> None:
-        """The courier."""
+        """One courier."""
         while True:
             await self.outbox.arrival()
             results = self.outbox.take()
-            limit = 0 if self.streaming else max(0, self.free)
+            if not results:
+                continue
+            limit = 0 if self.streaming else max(0, min(self.free, self._share))
             self._reserved += limit
             try:
                 await self._exchange(results, self._claim(limit, 0) if limit else None)
             finally:
                 self._reserved -= limit
-            self.outbox.rest()
+            self.outbox.answered()
             self._changed.set()
 
     async def _exchange(self, results: Sequence[Result], claim: Json | None = None) -> None:

@@ -35,7 +35,8 @@ class Portal:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="crew-loop", daemon=True).start()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="crew-loop", daemon=True)
+                self._thread.start()
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -43,6 +44,8 @@ class Portal:
             return
         self.call(last())
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
         self._loop = None
 
 

@@ -20,7 +20,7 @@ from crew_worker.errors import CrewError
 from crew_worker.handler import Handler
 from crew_worker.health import Health, serve_health
 from crew_worker.lease_keeper import LeaseKeeper
-from crew_worker.pool import Pool, Settings
+from crew_worker.pool import COURIERS, Pool, Settings
 
 log = logging.getLogger("crew_worker")
 
@@ -99,7 +99,7 @@ class Worker:
         health = Health(self)
         async with serve_health(health, self.options.health):
             keeping = asyncio.create_task(keeper.run())
-            couriers = [asyncio.create_task(pool.deliver()) for pool in self.pools]
+            couriers = [asyncio.create_task(pool.deliver()) for pool in self.pools for _ in range(COURIERS)]
             climbing = [asyncio.create_task(climber.run()) for climber in self._climbers]
             for pool in self.pools:
                 pool.start_polling()

@@ -1,0 +1,139 @@
+"""Tasks a second, and CPU for each task, of both SDKs that drain no-op tasks, beside the server's own ceiling.
+
+    python -m bench.sdk [--rounds 3] [--tasks 20000] [--concurrency 1000]
+
+The ceiling is a client that does nothing but send, in two loops of batches of 500, as two couriers of a worker with 1,000 slots do:
+what the server and PostgreSQL can do here.
+Each round has a fresh database and a fresh server process; who drains takes turns in it. CPU is the worker process's own, user and
+system, from its first task to its end. Ratios inside one run count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import uvloop
+
+from bench.throughput import NOOP, created_in_bulk, crew, drained, fresh_database
+from db.migrate import migrate
+from tests.support import javascript
+from tests.support.process import ROOT
+
+PYTHON = """
+import asyncio, json, os, time
+from crew_worker import Crew
+
+tasks = int(os.environ["TASKS"])
+crew = Crew(concurrency=int(os.environ["CONCURRENCY"]), transport=os.environ["TRANSPORT"])
+done, began, cpu = 0, 0.0, 0.0
+
+@crew.task(os.environ["CHANNEL"])
+async def noop(task):
+    global done, began, cpu
+    if done == 0:
+        began, cpu = time.perf_counter(), time.process_time()
+    done += 1
+    if done == tasks:
+        crew.stop()
+    return {"ok": True}
+
+asyncio.run(crew.work())
+print(json.dumps({"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "done": done}))
+"""
+JAVASCRIPT = """
+import { Crew, silent } from "crew-worker";
+
+const { TASKS, CONCURRENCY, TRANSPORT, CHANNEL } = process.env;
+const crew = new Crew(undefined, { concurrency: Number(CONCURRENCY), transport: TRANSPORT, logger: silent });
+let done = 0;
+let began, cpu;
+crew.task(CHANNEL, async () => {
+  if (done === 0) [began, cpu] = [performance.now(), process.cpuUsage()];
+  if (++done === Number(TASKS)) crew.stop();
+  return { ok: true };
+});
+await crew.work();
+const { user, system } = process.cpuUsage(cpu);
+console.log(JSON.stringify({ seconds: (performance.now() - began) / 1000, cpu: (user + system) / 1e6, done }));
+"""
+Figures = dict[str, tuple[float, float]]
+"""Who → tasks a second, and microseconds of CPU for each."""
+
+
+def by_sdk(program: str, folder: Path, url: str, tasks: int, concurrency: int, transport: str) -> tuple[float, float]:
+    run = [sys.executable, program] if program.endswith(".py") else [javascript.node(), program]
+    given = {"CREW_URL": url, "TASKS": str(tasks), "CONCURRENCY": str(concurrency), "TRANSPORT": transport}
+    environment = {**os.environ, **given, "CHANNEL": NOOP, "PYTHONPATH": str(ROOT / "sdk/python/src")}
+    found = json.loads(
+        subprocess.run(run, cwd=folder, env=environment, check=True, capture_output=True, timeout=300).stdout
+    )
+    assert found["done"] == tasks, found
+    return tasks / found["seconds"], found["cpu"] / tasks * 1e6
+
+
+def by_ceiling(host: str, port: int, tasks: int) -> tuple[float, float]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        cpu = time.process_time()
+        rate = runner.run(drained(host, port, tasks, 500, 2))
+        return rate, (time.process_time() - cpu) / tasks * 1e6
+
+
+def one_round(n: int, folder: Path, tasks: int, concurrency: int) -> Figures:
+    programs = [(p, t) for t in ("long-poll", "websocket") for p in ("worker.py", "worker.mjs")]
+    names = {"worker.py": "Python", "worker.mjs": "JavaScript"}
+    turns = ["", *(f"{p} {t}" for p, t in programs)]
+    turns = turns[n % len(turns) :] + turns[: n % len(turns)]
+    found: Figures = {}
+    with fresh_database() as dsn:
+        asyncio.run(migrate(dsn))
+        with crew(dsn) as (host, port):
+            for turn in turns:
+                asyncio.run(created_in_bulk(host, port, tasks, 500))
+                if not turn:
+                    found["the server's ceiling"] = by_ceiling(host, port, tasks)
+                    continue
+                program, transport = turn.split()
+                url = f"http://{host}:{port}"
+                found[f"{names[program]}, {transport}"] = by_sdk(program, folder, url, tasks, concurrency, transport)
+    return found
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--tasks", type=int, default=20_000)
+    arguments.add_argument("--concurrency", type=int, default=1000)
+    given = arguments.parse_args()
+    javascript.built()
+    rounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="crew-bench-sdk-") as home:
+        folder = Path(home)
+        (folder / "worker.py").write_text(PYTHON)
+        (folder / "worker.mjs").write_text(JAVASCRIPT)
+        (folder / "node_modules").mkdir()
+        (folder / "node_modules" / "crew-worker").symlink_to(javascript.SDK)
+        for n in range(given.rounds):
+            print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
+            for who, figures in one_round(n, folder, given.tasks, given.concurrency).items():
+                rounds[who].append(figures)
+    ceiling = rounds["the server's ceiling"]
+    print(f"{'':24} {'tasks/s (lowest – highest)':>30} {'of the ceiling':>15} {'CPU µs/task':>12}")
+    for who, figures in rounds.items():
+        rates = [rate for rate, _ in figures]
+        ratio = statistics.median(rate / most for (rate, _), (most, _) in zip(figures, ceiling, strict=True))
+        cell = f"{statistics.median(rates):,.0f} ({min(rates):,.0f} – {max(rates):,.0f})"
+        print(f"{who:24} {cell:>30} {ratio:>15.2f} {statistics.median(cpu for _, cpu in figures):>12.0f}")
+
+
+if __name__ == "__main__":
+    main()

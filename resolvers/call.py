@@ -1,0 +1,178 @@
+"""The tasks of one call as rows: what is new of it, and where its links lead. Nothing here touches the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from db.create import Batch, NewGroupRow, NewLink, NewTaskRow
+from db.join import MemberRow
+from resolvers.draft import CANCEL, RUN, Draft, Inside
+from resolvers.errors import Path
+
+ADOPTED_PLACE = (1 << 31) - 1
+"""Where adopted parents stand among all: after those that were named."""
+
+
+@dataclass(slots=True)
+class Call:
+    """The tasks of one group of one call: into a new group, or into one that is there."""
+
+    group_id: UUID
+    drafts: list[Draft]
+    path: Path
+    new_group: NewGroupRow | None = None
+    group_no: int = 0
+    spawned_by: int | None = None
+    parent_delay: float | None = None
+    """Continuations: at least so long after the parent, for tasks that hang from it."""
+    joins: list[int] = field(default_factory=list)
+    """Continuations: blocked tasks that wait for the parent and all it spawns."""
+    is_paused: bool = False
+    """A new group is born paused."""
+
+    @property
+    def needs_a_look(self) -> bool:
+        return self.is_paused or any(draft.outside or draft.key is not None for draft in self.drafts)
+
+
+@dataclass(slots=True)
+class Made:
+    """What a call made, or made before: its group, and its tasks in the order sent."""
+
+    group_id: UUID
+    tasks: list[tuple[int, UUID]]
+
+
+@dataclass(slots=True)
+class There:
+    """What a call found there already: tasks with ids of its own, tasks of its keys, and parents of its new tasks."""
+
+    made: dict[UUID, int] = field(default_factory=dict)
+    instead: dict[UUID, UUID] = field(default_factory=dict)
+    """Tasks that RETURN_EXISTING answers with another one."""
+    groups: dict[UUID, int] = field(default_factory=dict)
+    """The group numbers of those others."""
+    parents: dict[UUID, int] = field(default_factory=dict)
+    stands: dict[UUID, str] = field(default_factory=dict)
+    """How each parent stands: succeeded, failed, cancelled or open."""
+    dooming: set[int] = field(default_factory=set)
+    """Parents that have failed or are cancelled, of new tasks that go with them."""
+    members: dict[int, list[MemberRow]] = field(default_factory=dict)
+    """What parents of late joins have spawned."""
+    adopts: dict[UUID, list[UUID]] = field(default_factory=dict)
+    """What late joins adopt, of that and of the call's own tasks."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """The numbers of the names in a batch."""
+
+    channels: dict[str, int]
+    workgroups: dict[str, int]
+
+
+def parents_there(call: Call, draft: Draft, there: There) -> list[tuple[UUID, Path, bool]]:
+    """Ids of a new task's parents that are there already: named by id, or by the ref of one that an earlier call made."""
+    inside = [(call.drafts[x.parent].id, (*draft.path, "parents", x.place, "ref"), x.subtree) for x in draft.inside]
+    return [x for x in inside if x[0] in there.made] + [(x.parent, x.path, x.subtree) for x in draft.outside]
+
+
+def crosses(call: Call, there: There) -> bool:
+    """Old joins adopt its tasks, which hang from more than their spawner: from tasks, say, that another join waits for."""
+    return bool(call.joins) and any(
+        there.parents.get(x.parent, call.spawned_by) != call.spawned_by for d in call.drafts for x in d.outside
+    )
+
+
+def number_of(numbers: dict[UUID, int], task: int | UUID) -> int:
+    return task if isinstance(task, int) else numbers[task]
+
+
+def answer_to(draft: Draft, numbers: dict[UUID, int], there: There) -> tuple[int, UUID]:
+    given = there.instead.get(draft.id, draft.id)
+    return numbers[given], given
+
+
+def to_make(call: Call, there: There) -> list[int]:
+    """The places of the drafts that are to be made."""
+    return [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
+
+
+def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
+    """Add to a batch what a call has to make."""
+    if call.new_group is not None:
+        batch.groups.append(call.new_group)
+    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(to_make(call, there), 1)}
+    for n in to_make(call, there):
+        d = call.drafts[n]
+        child, delay = place_of[d.id], None
+        links: dict[tuple[int, int], NewLink] = {}
+        for link in links_inside(call, d, there, place_of):
+            links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
+        for parent in there.adopts.get(d.id, ()):
+            if parent in place_of:
+                at = place_of[parent]
+                links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
+        open_parents = len(links)
+        for parent, place, subtree, adopted in links_outside(call, d, there):
+            number = there.parents[parent]
+            if (0, number) in links:
+                links[0, number].subtree |= subtree
+                continue
+            links[0, number] = NewLink(0, number, child, place, subtree, adopted)
+            stands = there.stands[parent]
+            open_parents += stands == "open" or (stands != "succeeded" and d.on_parent_failure != RUN)
+            if stands in ("failed", "cancelled") and d.on_parent_failure == CANCEL:
+                there.dooming.add(number)
+            if number == call.spawned_by:
+                delay = call.parent_delay
+        if call.spawned_by is not None and d.names_no_parent:
+            links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
+            delay = call.parent_delay
+        batch.links += links.values()
+        batch.tasks.append(
+            NewTaskRow(
+                id=d.id,
+                new_group=0 if call.new_group is None else len(batch.groups),
+                group_no=call.group_no,
+                channel=numbers.channels[d.channel],
+                workgroup=0 if d.workgroup is None else numbers.workgroups[d.workgroup],
+                rank=d.rank,
+                name=d.name,
+                input=d.input,
+                metadata=d.metadata,
+                run_after=d.run_after,
+                delay=d.delay,
+                parent_delay=delay,
+                max_attempts=d.max_attempts,
+                retry_delay=d.retry_delay,
+                backoff=d.backoff,
+                max_delay=d.max_delay,
+                weight=d.weight,
+                is_seed=d.is_seed,
+                spawned_by=call.spawned_by,
+                open=open_parents,
+                key=d.key,
+                on_duplicate=d.on_duplicate,
+                timeout=d.timeout,
+                on_parent_failure=d.on_parent_failure,
+            )
+        )
+
+
+def links_inside(call: Call, draft: Draft, there: There, places: dict[UUID, int]) -> list[Inside]:
+    """Links to parents that have a place here, of which one may stand in for another (RETURN_EXISTING)."""
+    ids = [(there.instead.get(call.drafts[x.parent].id, call.drafts[x.parent].id), x) for x in draft.inside]
+    return [Inside(places[i], x.place, x.subtree) for i, x in ids if i in places]
+
+
+def links_outside(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, bool, bool]]:
+    """Links of a new task to tasks that are there: parent, place, subtree, adopted."""
+    found = [(x.parent, x.place, x.subtree, False) for x in draft.outside]
+    for link in draft.inside:
+        parent = call.drafts[link.parent].id
+        parent = there.instead.get(parent, parent)
+        if parent in there.made:
+            found.append((parent, link.place, link.subtree, False))
+    return found + [(i, ADOPTED_PLACE, True, True) for i in there.adopts.get(draft.id, ()) if i in there.parents]

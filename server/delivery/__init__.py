@@ -1,0 +1,1 @@
+"""Deliveries: channels with an operator are claimed here and sent to it by HTTP POST (docs/operators.md)."""
