@@ -61,8 +61,8 @@ def with_feature(feature: str, fields: str) -> str:
 # -- how it is said in GraphQL ----------------------------------------------------------------------------------------
 
 EVERYTHING = (
-    "query($has: String!, $c0: String!, $c1: String!) { taskGroups(filter: {nameContains: $has}, first: 100) { nodes {"
-    " id name progress { fraction total } %s graph { nodes { id name state attempt remainingAttempts heldBy output"
+    "query($has: String!, $c0: String!, $c1: String!) { taskGroups(filter: {nameContains: $has}, first: 10) { nodes {"
+    " id name progress { fraction total } %s graph(limit: 200) { nodes { id name state attempt remainingAttempts heldBy output"
     " errors { attempt } %s } edges { parentId childId %s } } } }"
     " c0: channel(name: $c0) { counts { state count } } c1: channel(name: $c1) { counts { state count } } }"
     % (
