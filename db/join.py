@@ -39,6 +39,19 @@ async def adopt(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -
     return {row["join_no"] for row in rows if row["moved"]}
 
 
+async def subtree_links(connection: Connection, ns: int, nos: list[int]) -> dict[int, list[int]]:
+    """Join, oldest first → what it was told to wait for with all that it spawns."""
+    found: dict[int, list[int]] = {}
+    for row in await connection.fetch(statement("join", "subtree_links"), ns, nos):
+        found.setdefault(row["join_no"], []).append(row["root"])
+    return found
+
+
+async def link_adopted(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:
+    """Pairs (task, join that stands nowhere)."""
+    await connection.execute(statement("join", "link_adopted"), ns, [p[0] for p in pairs], [p[1] for p in pairs])
+
+
 async def feed(connection: Connection, ns: int, pairs: list[tuple[int, int]]) -> None:
     """Pairs (task, join that adopts what it spawns, though not itself)."""
     await connection.execute(statement("join", "feed"), ns, [p[0] for p in pairs], [p[1] for p in pairs])

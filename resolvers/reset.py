@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from db import reset as rows
+from db.create import ParentRow
 from db.delete import Taken, lock_group, numbers_of_groups
+from db.join import feed, link_adopted, subtree_links, subtree_members, waiting_for
 from db.key import merge_ready, remember_keys
 from db.pool import Connection
 from resolvers import check
@@ -90,6 +92,7 @@ async def _start_over(connection: Connection, ns: int, after: After, look: Calla
         connection, ns, await rows.parents_of(connection, ns, list(begins), without=list(taken))
     )
     await delete_taken(connection, ns, after, {no: taken[no] for no in sorted(gone)})
+    parents += await _adopt_missed(connection, ns, begins)
     for part in parts(list(begins)):
         found = await rows.begin_again(connection, ns, {no: begins[no] for no in part})
         await remember_keys(connection, ns, part)
@@ -100,6 +103,31 @@ async def _start_over(connection: Connection, ns: int, after: After, look: Calla
     lost = [row.no for row in parents if row.place in ("failed", "cancelled")]
     await cancel_under(connection, ns, after, lost)
     return list(begins)
+
+
+async def _adopt_missed(connection: Connection, ns: int, begins: Taken) -> list[ParentRow]:
+    """What was spawned after joins had started is theirs too, now that they never have. Locked, as parents."""
+    locked: list[ParentRow] = []
+    for join, roots in (await subtree_links(connection, ns, list(begins))).items():
+        members = await subtree_members(connection, ns, roots)
+        for _ in range(_TRIES):
+            found = await lock_all_parents(connection, ns, sorted({m.no for m in members} - begins.keys()))
+            again = await subtree_members(connection, ns, roots)
+            if len(again) == len(members):
+                break
+            members = again
+        else:
+            raise Conflict("what these tasks wait for grows all the time: try again", ("ids",))
+        nos = sorted({m.no for m in members})
+        # The join itself is among those that wait for it.
+        others = {no for _, no in await waiting_for(connection, ns, [join], nos)}
+        others.update(await rows.parents_of(connection, ns, [join], without=[]))
+        adopted = {m.no for m in members if not m.joins} - others
+        feeding = {m.no for m in members} - adopted - others
+        await link_adopted(connection, ns, [(no, join) for no in sorted(adopted)])
+        await feed(connection, ns, [(no, join) for no in sorted(feeding)])
+        locked += found
+    return locked
 
 
 async def _block_children(connection: Connection, ns: int, after: After, begins: Taken) -> None:

@@ -81,6 +81,17 @@ where no not in (select child from more) and (
   or exists (select from parked x where x.ns = $1 and x.no = t.no and x.attempt = 0)
   or exists (select from scheduled x where x.ns = $1 and x.no = t.no and x.attempt = 0));
 
+-- name: subtree_links
+-- What these tasks were told to wait for with all it spawns. $1 ns $2 numbers
+select child as join_no, parent as root from edge
+where ns = $1 and child = any ($2::bigint[]) and subtree and not adopted order by child, place;
+
+-- name: link_adopted
+-- Joins that stand nowhere get more parents. $1 ns $2 parents $3 joins
+insert into edge (ns, parent, child, place, subtree, adopted)
+select $1, parent, child, 2147483647, true, true from unnest($2::bigint[], $3::bigint[]) as u(parent, child)
+on conflict do nothing;
+
 -- name: feed
 -- What these tasks spawn is adopted by these joins, though they are not their parents. $1 ns $2 numbers $3 joins
 insert into feeder (ns, no, join_no) select $1, * from unnest($2::bigint[], $3::bigint[]) as u(no, join_no)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.crew import Crew, Refused
-from tests.support.joins import CANCEL, group, id_of, parents, state, t, work
+from tests.support.joins import CANCEL, group, id_of, links, parents, state, t, work
 from tests.support.steering import RESET, fold, progress, reset
 from tests.support.wait import expire_leases, move_clock, until
 
@@ -146,6 +146,44 @@ async def test_what_it_spawned_goes_with_its_descendants_and_is_rebuilt(crew: Cr
     seen = await work(crew, {"root": [t("x"), t("y", "x")], "x": [t("z")]})
     assert list(seen) == ["root", "beside", "x", "y", "z", "join"]
     assert sorted(seen["join"]) == ["root", "x", "y", "z"]
+
+
+async def test_a_join_that_begins_again_waits_for_what_was_spawned_since_it_had_started(crew: Crew) -> None:
+    """The tree was rebuilt after the join had run. What waits for the join, and other joins of the tree, are not adopted."""
+    g = await group(crew, t("root", priority=9), t("join", "root*"), t("after", "join"))
+    await work(crew)
+    await reset(crew, id_of("root"))
+    grows = {"root": [t("x"), t("y", "x", "after"), t("other", "root*")], "x": [t("z")]}
+    assert set(await work(crew, grows)) == {"root", "x", "y", "other", "z"}
+    assert await reset(crew, id_of("join")) == {"join": "READY"}
+    assert await links(crew, g) == {
+        ("root", "join"): ("SUBTREE", False),
+        ("root", "x"): ("TASK", False),
+        ("x", "join"): ("SUBTREE", True),
+        ("z", "join"): ("SUBTREE", True),
+        ("join", "after"): ("TASK", False),
+        ("x", "y"): ("TASK", False),
+        ("after", "y"): ("TASK", False),
+        ("x", "z"): ("TASK", False),
+        ("root", "other"): ("SUBTREE", False),
+        ("x", "other"): ("SUBTREE", True),
+        ("y", "other"): ("SUBTREE", True),
+        ("z", "other"): ("SUBTREE", True),
+    }
+    assert await work(crew) == {"join": ["root", "x", "z"]}
+
+
+@pytest.mark.parametrize(("policy", "after"), [("BLOCK", "BLOCKED"), ("CANCEL", "CANCELLED"), ("RUN", "READY")])
+async def test_a_join_that_begins_again_goes_by_how_the_rebuilt_tree_stands(
+    crew: Crew, policy: str, after: str
+) -> None:
+    await group(crew, t("root", priority=9), t("join", "root*", onParentFailure=policy))
+    await work(crew)
+    await reset(crew, id_of("root"))
+    await work(crew, {"root": [t("x")]}, limit=1)
+    await crew.fail(*await crew.claim(), discard=True)
+    assert await reset(crew, id_of("join")) == {"join": after}
+    assert await parents(crew, "join") == ["root", "x"]
 
 
 async def test_a_join_that_has_not_started_waits_again_for_the_whole_tree(crew: Crew) -> None:

@@ -284,6 +284,13 @@ class Model:
             if len(join.links) > before and join.waits:
                 join.state = "BLOCKED"
 
+    def adopt_missed(self, join: Task) -> None:
+        """All that was spawned in its subtrees while it had started: now it never has."""
+        for root in [link.parent for link in join.links if link.subtree and not link.adopted]:
+            for task in self.tasks.values():
+                if self._counts_for(join, root, task):
+                    join.links.append(Link(task, subtree=True, adopted=True))
+
     def _counts_for(self, join: Task, root: Task, task: Task) -> bool:
         excluded = task is join or task in join.parents or task.waits_for(join) or task.joins_subtree_of(root)
         return task.is_spawned_under(root) and not excluded

@@ -1,7 +1,7 @@
 """The rest of the model of life_model.py: what is deleted, begins again and is changed.
 
-Not modelled, for nobody has decided what follows: deleting what has spawned something that stays; resetting a join that has
-started, or what such a one waits for; resetting what was paused and has ended, whose pause may be forgotten already.
+Not modelled, for nobody has decided what follows: deleting what has spawned something that stays; resetting what a join that has
+started waits for; resetting what was paused and has ended, whose pause may be forgotten already.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def reset(model: Model, tasks: Sequence[Task]) -> tuple[list[Task], set[Task]]:
         if task.state not in SETTLED and task not in gone and task not in again and set(task.parents) & set(again)
     ]
     _refuse_orphans(model, gone)
-    joins = [task for task in [*again, *waiting] if any(link.subtree for link in task.links)]
+    joins = [task for task in waiting if any(link.subtree for link in task.links)]
     if any(task.has_started for task in joins) or any(task.paused and task.state in SETTLED for task in again):
         raise Unclear
     _forget(model, gone)
@@ -50,6 +50,8 @@ def reset(model: Model, tasks: Sequence[Task]) -> tuple[list[Task], set[Task]]:
         model.free_twins(task)
         task.state, task.attempt, task.remaining = "BLOCKED", 0, task.new.max_attempts
         task.delayed, task.ahead, task.errors, task.output, task.merged_into = task.early, False, 0, None, None
+    for task in again:
+        model.adopt_missed(task)
     for task in waiting:
         if task.state in ("RUNNING", "FAILED"):
             task.ahead = True
