@@ -9,6 +9,7 @@ import pytest
 
 from resolvers.core import Rhythm
 from tests.support.crew import Crew, Refused, crew_on
+from tests.support.steering import delete, reset, update
 from tests.support.streams import PUSH, Reader, pushed, reading
 from tests.support.wait import move_clock, until
 
@@ -229,3 +230,37 @@ async def test_bad_input_is_refused_with_its_path(crew: Crew, given: dict[str, A
         with pytest.raises(Refused) as refused:
             await reader.next()
     assert (refused.value.code, refused.value.path) == ("BAD_INPUT", path)
+
+
+@pytest.mark.parametrize("verb", ["delete", "reset"])
+async def test_an_offer_whose_task_is_deleted_or_reset_makes_room_and_is_told(crew: Crew, verb: str) -> None:
+    made = await crew.create({"name": "a", "priority": 1}, {"name": "b"})
+    (id, _) = (task["id"] for task in made["tasks"])
+    async with pushed(crew, limit=1) as reader:
+        (one,) = await leases(reader, 1)
+        if verb == "delete":
+            assert await delete(crew, id) == 1
+        else:
+            assert await reset(crew, id) == {"a": "READY"}
+        (next_one,) = await leases(reader, 1)
+        assert (next_one["task"]["name"], next_one["attempt"]) == ("b" if verb == "delete" else "a", 1)
+        (error,) = (await crew.complete(one))["errors"]
+        assert error["code"] == ("CANCELLED" if verb == "delete" else "LOST")
+        assert (await crew.complete(next_one))["completed"] == 1
+
+
+async def test_an_offer_of_a_task_that_was_changed_lapses_uncounted(crew: Crew) -> None:
+    id = (await crew.create({"name": "a", "retry": {"maxAttempts": 2}}))["tasks"][0]["id"]
+    async with pushed(crew) as reader:
+        await leases(reader, 1)
+        await update(crew, id, priority=4, retry={"maxAttempts": 5})
+    await lapse(crew)
+    task = await crew.task(id, f"{FIELDS} priority")
+    assert task == {
+        "state": "READY",
+        "attempt": 0,
+        "remainingAttempts": 5,
+        "errors": [],
+        "workerId": None,
+        "priority": 4,
+    }
