@@ -77,7 +77,8 @@ async def test_continuations_hang_from_what_they_name_in_any_order(crew: Crew) -
         ],
     )
     task = await crew.task(
-        lease["task"]["id"], "children { name children { name state parents { name } spawnedBy { name } } }"
+        lease["task"]["id"],
+        "children(first: 9) { name children(first: 9) { name state parents(first: 9) { name } spawnedBy { name } } }",
     )
     join = {"name": "join", "state": "BLOCKED", "parents": [{"name": "y"}, {"name": "x"}], "spawnedBy": {"name": "a"}}
     assert task["children"] == [{"name": "x", "children": [join]}, {"name": "y", "children": [join]}]

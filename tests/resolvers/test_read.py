@@ -256,6 +256,8 @@ async def test_groups_are_listed_in_each_order_and_by_state(crew: Crew) -> None:
     assert await names("orderBy: NAME_ASC, filter: {states: [OPEN]}") == ["a", "b", "empty"]
     assert await names('orderBy: NAME_ASC, filter: {nameContains: "MP"}') == ["empty"]
     assert await names('filter: {createdBefore: "2020-01-01T00:00:00Z"}') == []
+    since = '{createdAfter: "2020-01-01T00:00:00Z", nameContains: "p"}'
+    assert await names(f"filter: {since}") == ["empty"]
 
 
 @pytest.mark.parametrize("order", ["CREATED_ASC", "CREATED_DESC", "NAME_ASC", "FINISHED_DESC"])
