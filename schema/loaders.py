@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,7 +16,15 @@ from db import progress
 from db import task as tasks
 from resolvers.core import Core
 
+Key = TypeVar("Key")
 Row = TypeVar("Row")
+
+
+class Loader(DataLoader[Key, Row]):
+    """What several fields wait for outlasts each of them: where a field fails, graphql-core cancels those beside it."""
+
+    def load(self, key: Key) -> Awaitable[Row]:
+        return asyncio.shield(super().load(key))
 
 
 class Loaders:
@@ -23,28 +32,28 @@ class Loaders:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.tasks: DataLoader[int, tasks.TaskRow | None] = DataLoader(self._tasks)
-        self.groups: DataLoader[int, groups.GroupRow | None] = DataLoader(self._groups)
-        self.progress: DataLoader[int, progress.GroupProgressRow] = DataLoader(self._progress)
-        self.errors: DataLoader[int, list[tasks.ErrorRow]] = DataLoader(self._errors)
-        self.link_counts: DataLoader[int, tasks.LinkCountRow] = DataLoader(self._link_counts)
-        self.counts: DataLoader[int, list[groups.StateCountRow]] = DataLoader(self._counts)
-        self.oldest_ready: DataLoader[int, float | None] = DataLoader(self._oldest_ready)
-        self.operators: DataLoader[int, operators.OperatorRow | None] = DataLoader(self._operators)
-        self._parents: dict[int, DataLoader[int, list[int]]] = {}
-        self._children: dict[int, DataLoader[int, list[int]]] = {}
-        self._results: dict[int, DataLoader[int, list[tasks.ParentResultRow]]] = {}
+        self.tasks: Loader[int, tasks.TaskRow | None] = Loader(self._tasks)
+        self.groups: Loader[int, groups.GroupRow | None] = Loader(self._groups)
+        self.progress: Loader[int, progress.GroupProgressRow] = Loader(self._progress)
+        self.errors: Loader[int, list[tasks.ErrorRow]] = Loader(self._errors)
+        self.link_counts: Loader[int, tasks.LinkCountRow] = Loader(self._link_counts)
+        self.counts: Loader[int, list[groups.StateCountRow]] = Loader(self._counts)
+        self.oldest_ready: Loader[int, float | None] = Loader(self._oldest_ready)
+        self.operators: Loader[int, operators.OperatorRow | None] = Loader(self._operators)
+        self._parents: dict[int, Loader[int, list[int]]] = {}
+        self._children: dict[int, Loader[int, list[int]]] = {}
+        self._results: dict[int, Loader[int, list[tasks.ParentResultRow]]] = {}
 
-    def parents(self, first: int) -> DataLoader[int, list[int]]:
+    def parents(self, first: int) -> Loader[int, list[int]]:
         """Numbers of a task's parents."""
-        return self._parents.setdefault(first, DataLoader(partial(self._links, tasks.links_to_parents, first)))
+        return self._parents.setdefault(first, Loader(partial(self._links, tasks.links_to_parents, first)))
 
-    def children(self, first: int) -> DataLoader[int, list[int]]:
+    def children(self, first: int) -> Loader[int, list[int]]:
         """Numbers of a task's children."""
-        return self._children.setdefault(first, DataLoader(partial(self._links, tasks.links_to_children, first)))
+        return self._children.setdefault(first, Loader(partial(self._links, tasks.links_to_children, first)))
 
-    def parent_results(self, first: int) -> DataLoader[int, list[tasks.ParentResultRow]]:
-        return self._results.setdefault(first, DataLoader(partial(self._parent_results, first)))
+    def parent_results(self, first: int) -> Loader[int, list[tasks.ParentResultRow]]:
+        return self._results.setdefault(first, Loader(partial(self._parent_results, first)))
 
     async def _tasks(self, nos: list[int]) -> list[tasks.TaskRow | None]:
         found = {row.no: row for row in await tasks.read_tasks(self._core.pool, self._core.ns, nos=nos)}

@@ -511,3 +511,13 @@ async def test_a_claim_of_fifty_reads_its_parents_in_as_many_statements_as_a_cla
         given = {"workerId": "w", "channels": ["c"], "limit": size}
         counts.append(await statements_for(crew, monkeypatch, claim, input=given))
     assert counts[0] == counts[1]
+
+
+async def test_a_field_that_fails_takes_nothing_from_others_that_wait_for_the_same(crew: Crew) -> None:
+    """graphql-core cancels the fields beside one that failed; what they waited for was cancelled with them."""
+    await crew.create({"name": "a"})
+    refused = 'b: taskGroups { nodes { finishedAt tasks(after: "x") { totalCount } } }'
+    for _ in range(5):  # Not at the first: both wait for the same once there are connections for both.
+        answer = (await crew.send("{ a: taskGroups { nodes { name finishedAt } } %s }" % refused)).json()
+        assert answer["data"] == {"a": {"nodes": [{"name": "g", "finishedAt": None}]}, "b": None}
+        assert [e["extensions"]["code"] for e in answer["errors"]] == ["BAD_INPUT"]
