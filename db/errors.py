@@ -18,8 +18,9 @@ OUTAGE = (
 )
 """The connection or the server is gone, or not there yet."""
 
-CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-"""Two transactions met; PostgreSQL undid one. (DESIGN.md §3.5: every statement may be run again.)"""
+CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+"""Two transactions met; PostgreSQL undid one, or let it wait for `lock_timeout`. (DESIGN.md §3.5: every statement may be run
+again.)"""
 
 
 class NewerSchema(RuntimeError):

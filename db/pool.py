@@ -86,21 +86,23 @@ class Pool:
         transaction: bool = False,
         planned: bool = False,
     ) -> Result:
-        """`work(connection)`, in one transaction if asked; again after a deadlock, and after an outage for `patience`.
+        """`work(connection)`, in one transaction if asked; for `patience` again after an outage, a deadlock, a lock not got.
 
         `planned`: in that transaction each statement is planned for its arguments.
 
         `work` must be safe to repeat: a commit whose acknowledgement was lost has happened all the same.
-        Raises DatabaseUnavailable when the outage outlasts the patience.
+        Raises DatabaseUnavailable when that outlasts the patience.
         """
         give_up = time.monotonic() + self.patience
         pause = 0.01
         while True:
             try:
                 return await self._once(work, transaction, planned)
-            except CONFLICT:
+            except CONFLICT as error:
                 if time.monotonic() > give_up:
-                    raise
+                    raise DatabaseUnavailable(
+                        f"other transactions have been in the way for {self.patience:g} s: {error}"
+                    ) from error
             except OUTAGE as error:
                 if time.monotonic() > give_up:
                     raise DatabaseUnavailable(

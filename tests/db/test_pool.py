@@ -7,7 +7,7 @@ import pytest
 
 from db.errors import DatabaseUnavailable
 from db.migrate import migrate
-from db.pool import REPLAN, Pool
+from db.pool import REPLAN, SESSION, Pool
 from db.vacuum import the_one_that_vacuums
 from tests.support.crew import crew_on
 from tests.support.wait import until
@@ -33,6 +33,36 @@ async def test_a_deadlock_is_run_again_and_an_outage_until_the_patience_is_over(
         with pytest.raises(DatabaseUnavailable, match=r"0\.3 s"):
             await pool.run(gone)
     finally:
+        await pool.close()
+
+
+async def test_a_lock_that_another_holds_for_long_is_waited_for_again(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION, "lock_timeout", "50")
+    pool = Pool(dsn, size=2, patience=10)
+    await pool.open()
+    holder = await asyncpg.connect(dsn)
+    tries = 0
+
+    async def work(connection: asyncpg.Connection) -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            await holder.execute("rollback")
+        await connection.execute("lock table channel")
+        return "got it"
+
+    try:
+        await holder.execute("begin; lock table channel")
+        assert await pool.run(work, transaction=True) == "got it"
+        assert tries == 3
+        tries, pool.patience = 3, 0.1
+        await holder.execute("begin; lock table channel")
+        with pytest.raises(DatabaseUnavailable, match="in the way"):
+            await pool.run(work, transaction=True)
+    finally:
+        await holder.close()
         await pool.close()
 
 
