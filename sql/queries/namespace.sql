@@ -8,7 +8,8 @@ select name from namespace order by ns;
 -- name: make_namespace
 -- With where its folds and its log begin. Nothing where another call makes one at the same time: try again. $1 name
 with made as (
-  insert into namespace (ns, name) select max(ns) + 1, $1 from namespace
+  insert into namespace (ns, name, log_system)
+  select max(ns) + 1, $1, (select system_identifier from pg_control_system()) from namespace
   on conflict do nothing
   returning ns),
 folds as (insert into fold (ns, upto) select ns, pg_current_snapshot() from made),

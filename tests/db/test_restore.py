@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
+from db.namespace import make_namespace
 from tests.support.crew import Refused, crew_on
 from tests.support.streams import now, poll
 
@@ -51,3 +52,9 @@ async def test_its_log_begins_anew_and_nothing_else_is_lost(dsn: str) -> None:
         assert [e["kind"] for e in (await poll(crew, start))["events"]] == ["SUCCEEDED", "READY"]
         (group,) = (await crew.ask(COUNTS))["taskGroups"]["nodes"]
         assert group["progress"]["counts"] == [{"state": "READY", "count": 1}, {"state": "SUCCEEDED", "count": 1}]
+
+
+async def test_a_namespace_made_while_the_server_runs_keeps_its_log_at_the_next_start(dsn: str) -> None:
+    async with crew_on(dsn) as crew:
+        await make_namespace(crew.services.core.pool, "tenant")
+    assert await migrate(dsn) == []
