@@ -530,6 +530,14 @@ async def test_what_cannot_be_is_refused_with_a_message(rest: Rest, method: str,
     assert refused.value.body["message"]
 
 
+BEYOND = [
+    pytest.param({"priority": 10**400}, id="a number beyond doubles"),
+    pytest.param({"errorDelayInSeconds": -(10**400)}, id="a delay beyond doubles"),
+    {"runAfter": "0001-01-01T00:00:00+14:00"},
+    {"runAfter": "9999-12-31T23:59:59-14:00"},
+]
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -545,6 +553,7 @@ async def test_what_cannot_be_is_refused_with_a_message(rest: Rest, method: str,
         {"parentIds": [NOBODY]},
         {"name": "a\0b"},
         {"errorDelayInSeconds": -1},
+        *BEYOND,
     ],
 )
 async def test_a_task_that_cannot_be_is_refused_and_not_made(rest: Rest, more: dict[str, Any]):
@@ -553,6 +562,15 @@ async def test_a_task_that_cannot_be_is_refused_and_not_made(rest: Rest, more: d
         await rest.post(f"/task_group/{group}/tasks", {"name": "t", "channel": "c", **more})
     assert refused.value.status in (400, 404)
     assert await rest.get(f"/task_group/{group}/tasks") == []
+
+
+@pytest.mark.parametrize("change", BEYOND)
+async def test_a_change_that_cannot_be_is_refused_and_not_made(rest: Rest, change: dict[str, Any]):
+    _, (task,) = await rest.group({})
+    with pytest.raises(Answered) as refused:
+        await rest.ask("PUT", f"/task/{task['_id']}", {"name": "other", **change})
+    assert refused.value.status == 400
+    assert await rest.get(f"/task/{task['_id']}") == task
 
 
 async def test_what_a_web_page_can_send_without_asking_is_refused(rest: Rest, crew: Crew):

@@ -49,7 +49,10 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, "a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._wrong(name, "a number of up to 308 digits") from None
 
     def whole(self, name: str, default: int) -> int:
         value = self.number(name)
@@ -68,7 +71,7 @@ class Fields:
             at = datetime.fromisoformat(value)
         except ValueError:
             raise self._wrong(name, "an instant such as 2030-01-31T12:00:00Z") from None
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+        return check.instant(at if at.tzinfo else at.replace(tzinfo=UTC), (*self._path, name), name)
 
     def texts(self, name: str) -> list[str] | None:
         """A list of names; numbers are taken as their digits."""
