@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 from graphql import (
     GraphQLArgument,
@@ -40,6 +41,8 @@ OFTEN = (
     "taskGroups",
 )
 SELDOM = ("delete", "cancel", "reset", "revoke")
+FULL = [("/task_group/{id}/tasks", "POST"), ("/task/{id}", "PUT"), ("/task/{id}/release", "POST")]
+"""What takes a document."""
 REMEMBERED = 15
 """Ids of a kind, and cursors: so few that calls meet at the same things."""
 KINDS = ("TaskGroup", "Task", "Lease", "Schedule", "Operator", "ApiKey")
@@ -74,7 +77,21 @@ BAD_TEXT = [
     "\u202e\ufeff",
     " ",
 ]
-BAD_NUMBERS = [-1, 0, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**30, 10**400]
+BAD_NUMBERS = [
+    -1,
+    0,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**53,
+    2**63 - 1,
+    2**63,
+    -(2**63) - 1,
+    2**64,
+    10**30,
+    10**400,
+    -(10**400),
+]
 BAD_FLOATS = [-1.0, -0.0, 1e-320, 1e-9, 1e15, 1e300, -1e308, 0.1, 2.5, 366 * 86_400.0, 1e10]
 BAD_INSTANTS = [
     "0001-01-01T00:00:00+14:00",
@@ -142,20 +159,22 @@ class _Enum(str):
 
 
 class Fuzz:
-    """The maker of one call. `wild` is how often a value is not what it should be."""
+    """The maker of one call. Some of its values are not what they should be: often just one, so that it is got to."""
 
     def __init__(self, random: Random, known: Known) -> None:
         self.random, self.known = random, known
-        self.wild = random.choice([0, 0, 0, 0.02, 0.1, 0.3])
+        self._wild, self._left = random.choice([(0, 0), (0, 0), (0.1, 1), (0.2, 1), (0.1, 3), (0.3, 30)])
         self._variables: dict[str, tuple[str, Any]] = {}
         self._fragments: list[str] = []
         self._levels = 0
 
     def call(self) -> Call:
-        return self.rest() if self.random.random() < 0.2 else self.graphql()
+        return self.rest() if self.random.random() < 0.25 else self.graphql()
 
     def _now_and_then(self, share: float = 1) -> bool:
-        return self.random.random() < self.wild * share
+        found = self._left > 0 and self.random.random() < self._wild * share
+        self._left -= found
+        return found
 
     def _one_of(self, values: Any) -> Any:
         return self.random.choice(list(values))
@@ -190,7 +209,7 @@ class Fuzz:
 
     def _headers(self) -> dict[str, str]:
         found = {}
-        if self.random.random() < 0.03 + self.wild / 10:
+        if self.random.random() < 0.03:
             found["crew-namespace"] = self._one_of(["default", "", "nowhere", "x" * 2000, *WORDS["workgroup"]])
         if self._now_and_then(0.5):
             found["accept"] = self._one_of(["application/graphql-response+json", "*/*", "text/html", "q=x;,"])
@@ -335,7 +354,7 @@ class Fuzz:
         return int(self._one_of(BAD_NUMBERS if self._now_and_then() else NUMBERS.get(name, [0, 1, 2, 5])))
 
     def seconds(self) -> float:
-        return float(self._one_of(BAD_FLOATS if self._now_and_then() else SECONDS))
+        return self._one_of([*BAD_FLOATS, *BAD_NUMBERS] if self._now_and_then() else SECONDS)
 
     def instant(self) -> str:
         return str(self._one_of(BAD_INSTANTS if self._now_and_then() else INSTANTS))
@@ -349,24 +368,17 @@ class Fuzz:
     # -- REST -------------------------------------------------------------------------------------------------------
 
     def rest(self) -> Call:
-        path = str(self._one_of(PATHS))
-        method = self._one_of(
-            ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"] if self._now_and_then() else PATHS[path]
-        )
+        path, method = self._one_of([(path, method) for path, by in PATHS.items() for method in by] + FULL * 4)
+        body = b""
+        if method in ("POST", "PUT"):
+            body = self._body(self._one_of([*PLAIN, *BAD_NUMBERS]) if self._now_and_then(0.3) else self._document(1))
+        if self._now_and_then(0.5):
+            method = self._one_of(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"])
         path = path.replace("{id}", quoted(self.id(path))).replace("{channel:path}", quoted(self.text("channel")))
-        query = {
-            n: self._one_of(["1", "5", "0", "-1", "", "x", "99999999999999", "\0"])
-            for n in ("limit", "skip")
-            if self.random.random() < 0.3
-        }
-        asked = "&".join(f"{n}={quoted(value)}" for n, value in query.items())
-        if self._now_and_then():
+        if self._now_and_then(0.5):
             path += self._one_of(["/", "/more", "?x", "//", "/%00", "/%ff"])
-        body = (
-            b""
-            if method in ("GET", "HEAD")
-            else self._body(self._one_of([*PLAIN, *BAD_NUMBERS]) if self._now_and_then() else self._document(1))
-        )
+        sizes = ["1", "5", "0", "-1", "", "x", "99999999999999", "\0"]
+        asked = "&".join(f"{n}={quoted(self._one_of(sizes))}" for n in ("limit", "skip") if self.random.random() < 0.3)
         return Call(method, f"{PREFIX}{path}{f'?{asked}' if asked else ''}", body, self._headers())
 
     def _document(self, levels: int) -> dict[str, Any]:
@@ -385,7 +397,7 @@ class Fuzz:
         found = {
             n: self.json() if self._now_and_then(0.5) else make()
             for n, make in makers.items()
-            if n in ("name", "channel", "workerId") or self.random.random() < 0.15
+            if n in ("name", "channel", "workerId") or self.random.random() < 0.4
         }
         if levels and self.random.random() < 0.3:
             found["children"] = [self._document(levels - 1) for _ in range(self.random.randint(0, 3))]
@@ -397,8 +409,8 @@ def kind_of(kind: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """In a URL, byte by byte; lone surrogates as bytes that are no UTF-8."""
-    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
+    """In a URL; lone surrogates as bytes that are no UTF-8."""
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
 def literal(value: Any) -> str:
