@@ -12,6 +12,7 @@ from resolvers.core import Rhythm
 from resolvers.event import Filter
 from resolvers.subscribe import Subscriber
 from tests.support.crew import Crew, Refused, crew_on
+from tests.support.steering import delete
 from tests.support.streams import EVENTS, now, poll, reading
 from tests.support.wait import end_suspensions, expire_leases, until
 
@@ -84,6 +85,20 @@ async def test_an_event_says_what_a_live_view_needs(crew: Crew) -> None:
     }
     assert (progressed["kind"], progressed["progress"], progressed["workerId"]) == ("PROGRESSED", 0.25, "bert")
     assert created["at"] <= started["at"] <= progressed["at"]
+
+
+async def test_an_event_leads_to_its_task_as_it_is_now(crew: Crew) -> None:
+    start = await now(crew)
+    made = await crew.create({"name": "a"}, {"name": "b"})
+    await crew.complete(*await crew.claim(1))
+    await delete(crew, made["tasks"][1]["id"])
+    events = "query($after: Cursor) { taskEvents(after: $after, filter: {kinds: [GROUP_CREATED, CREATED]}) "
+    told = await crew.ask(events + "{ events { kind task { name state } } } }", after=start)
+    assert told["taskEvents"]["events"] == [
+        {"kind": "GROUP_CREATED", "task": None},
+        {"kind": "CREATED", "task": {"name": "a", "state": "SUCCEEDED"}},
+        {"kind": "CREATED", "task": None},
+    ]
 
 
 async def test_holds_are_told_with_what_they_hold_and_null_for_the_rest(crew: Crew) -> None:
