@@ -27,8 +27,8 @@ class Client:
     async def ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         body = orjson.dumps({"query": query, "variables": variables})
         self._writer.write(
-            b"POST /graphql HTTP/1.1\r\nhost: crew\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST /graphql HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (self._host.encode(), len(body), body)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
