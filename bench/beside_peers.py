@@ -1,9 +1,11 @@
-"""Crew and its peers in turn, on one PostgreSQL, in one run.
+"""Crew and its peers in turn, on one PostgreSQL, in one run, each through its own public API and SDK.
 
-    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer]
+    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot]
 
-HARNESS_DIR is a copy of the peer harness (its README says how to set it up; its PostgreSQL must be running). In each round
-the peers run first, then Crew (bench.throughput) on a database of its own on the same server.
+HARNESS_DIR is a copy of the peer harness (its README says how to set it up; its PostgreSQL must be running, and the peers' templates
+made by its `bench.py setup`). What is measured, and how, the harness says; Crew is two peers of it: `crew` works by long poll, `crew_ws`
+by websocket. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot. Prints
+medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
 from __future__ import annotations
@@ -14,54 +16,84 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-PARTS = "enqueue1,enqueue10,drain1"
-OURS = {
-    "enqueue1": "create one by one, 1 client",
-    "enqueue10": "create one by one, 10 clients",
-    "bulk": "create, batches of 500",
-    "drain1": "drain, batches of 500, 1 worker process with 2 loops",
+from bench.harness import OURS
+
+ROUND = {
+    "create one by one, 1 client": ("enqueue1", "rate"),
+    "create one by one, 10 clients": ("enqueue10", "rate"),
+    "create in bulk": ("bulk", "rate"),
+    "drain, 1 worker process": ("drain1", "rate"),
+    "drain, 2 worker processes": ("drain2", "rate"),
+    "pick-up, p50 ms": ("latency", "p50"),
+    "pick-up, p99 ms": ("latency", "p99"),
 }
+SNAPSHOT = {
+    "drain under an open snapshot": ("longtx", "rate"),
+    "last tenth of it over the first": ("longtx", "ratio"),
+}
+Values = dict[str, dict[str, dict[int, float]]]
+"""Figure → peer → round → value."""
+
+
+def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Values:
+    results = Path(os.environ.get("QB", "/tmp/qb"), "results", "peers.jsonl")
+    seen = len(results.read_text().splitlines()) if results.exists() else 0
+
+    def harness(*given: str) -> None:
+        command = '. ./env.sh && exec python "$@"'
+        script = str(Path(__file__).with_name("harness.py"))
+        run = ["bash", "-c", command, "bash", script, str(home), sys.executable, *given]
+        subprocess.run(run, cwd=home, check=True, stdout=sys.stderr)
+
+    harness("setup", *OURS)
+    everyone = [*OURS, *peers]
+    harness("round", *everyone, "--rounds", str(rounds), "--parts", "enqueue1,enqueue10,drain1,drain2,latency")
+    if snapshot:
+        harness("longtx", *everyone, "--rounds", "1", "--jobs", "100000", "--cap", "40")
+    found: Values = defaultdict(lambda: defaultdict(dict))
+    for line in results.read_text().splitlines()[seen:]:
+        told = json.loads(line)
+        for figure, (part, field) in {**ROUND, **SNAPSHOT}.items():
+            if told["part"] == part and field in told:
+                found[figure][told["peer"]][told["round"]] = told[field]
+        if "error" in told:
+            print(told["peer"], told["part"], told["error"], file=sys.stderr)
+    return found
+
+
+def table(found: Values, peers: list[str]) -> list[str]:
+    everyone = [*OURS, *peers]
+    lines = [
+        f"| | {' | '.join(everyone)} | best of ours / best of the others |",
+        f"|---|{'---:|' * (len(everyone) + 1)}",
+    ]
+    for figure, by_peer in found.items():
+        best = min if "ms" in figure else max
+        rounds = {n for values in by_peer.values() for n in values}
+        ratios = []
+        for n in rounds:
+            ours = [by_peer[name][n] for name in OURS if n in by_peer[name]]
+            others = [by_peer[name][n] for name in peers if n in by_peer[name]]
+            if ours and others:
+                ratios.append(best(ours) / best(others))
+        cells = [f"{statistics.median(v):,.4g}" if (v := list(by_peer[name].values())) else "–" for name in everyone]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})" if ratios else "–"
+        lines.append(f"| {figure} | {' | '.join(cells)} | {ratio} |")
+    return lines
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("harness", type=Path)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--peers", default="graphile,pgqueuer")
+    arguments.add_argument("--peers", default="graphile,pgqueuer,absurd,pgboss")
+    arguments.add_argument("--snapshot", action="store_true")
     given = arguments.parse_args()
-    home = Path(os.environ.get("QB", "/tmp/qb"))
-    dsn = f"postgresql://postgres@127.0.0.1:{os.environ.get('PGPORT_', '55432')}/postgres"
     peers = given.peers.split(",")
-    results = home / "results" / "peers.jsonl"
-    rates: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for n in range(given.rounds):
-        seen = len(results.read_text().splitlines()) if results.exists() else 0
-        command = f". ./env.sh && python bench.py round {' '.join(peers)} --rounds 1 --first {n} --parts {PARTS}"
-        subprocess.run(["bash", "-c", command], cwd=given.harness, check=True, stdout=sys.stderr)
-        for line in results.read_text().splitlines()[seen:]:
-            found = json.loads(line)
-            if "rate" in found:
-                rates[found["part"]][found["peer"]].append(found["rate"])
-        with tempfile.NamedTemporaryFile("r") as out:
-            run = [sys.executable, "-m", "bench.throughput", "--rounds", "1", "--out", out.name]
-            subprocess.run(run, env={**os.environ, "DATABASE_URL": dsn}, check=True, stdout=sys.stderr)
-            figures = json.loads(out.read().splitlines()[-1])
-        for part, ours in OURS.items():
-            rates[part]["crew"].append(figures["http"][ours])
-            if ours in figures["asyncpg"]:
-                rates[part]["crew, asyncpg alone"].append(figures["asyncpg"][ours])
-    names = ["crew", "crew, asyncpg alone", *peers]
-    print("tasks/s, median of", given.rounds)
-    print(f"{'':12}" + "".join(f"{name:>22}" for name in names) + "".join(f"{f'crew / {p}':>20}" for p in peers))
-    for part in OURS:
-        medians = {name: statistics.median(found) for name, found in rates[part].items() if found}
-        cells = [f"{medians[name]:,.0f}" if name in medians else "–" for name in names]
-        ratios = [f"{medians['crew'] / medians[p]:.2f}" if p in medians else "–" for p in peers]
-        print(f"{part:12}" + "".join(f"{cell:>22}" for cell in cells) + "".join(f"{ratio:>20}" for ratio in ratios))
+    print("\n".join(table(measured(given.harness, peers, given.rounds, given.snapshot), peers)))
 
 
 if __name__ == "__main__":

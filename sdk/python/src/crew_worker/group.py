@@ -49,6 +49,7 @@ class Group:
         self.id = id or new_id()
         self.tasks: list[Draft[Any]] = []
         self._created = False
+        self._sent = 0  # all before this one are
 
     @overload
     def task(
@@ -65,7 +66,7 @@ class Group:
 
     async def send(self) -> Self:
         """Create the group with what is planned, or what was planned since. Raises Refused: then nothing was created."""
-        unsent = [task for task in self.tasks if not task.sent]
+        unsent = self._unsent()
         tasks = [with_current_trace(task.as_input()) for task in unsent]
         if not self._created:
             group: Json = {"id": self.id, "name": self.name, "isPaused": self.paused, "tasks": tasks}
@@ -84,7 +85,7 @@ class Group:
 
         Raises GroupStuck when nothing in it goes on by itself, TimeoutError after `timeout` seconds.
         """
-        if not self._created or any(not task.sent for task in self.tasks):
+        if not self._created or self._unsent():
             await self.send()
         async for group in self._looks(timeout):
             counts = {count["state"]: count["count"] for count in group["progress"]["counts"]}
@@ -97,6 +98,12 @@ class Group:
             ):
                 raise GroupStuck(self.name, await self._failed())
         raise AssertionError("unreachable")
+
+    def _unsent(self) -> list[Draft[Any]]:
+        """Looks at what may be unsent alone: a group that grows task by task is not gone through for each."""
+        while self._sent < len(self.tasks) and self.tasks[self._sent].sent:
+            self._sent += 1
+        return [task for task in self.tasks[self._sent :] if not task.sent]
 
     async def _ask(self, document: str, variables: Json, *, wait: float = 0) -> Json:
         return await self._crew._api().ask(document, variables, wait=wait, patience=ASK_SECONDS)

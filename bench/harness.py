@@ -1,0 +1,110 @@
+"""The peer harness with Crew in it. Runs in the harness's own environment; bench.beside_peers starts it.
+
+    python bench/harness.py HARNESS_DIR PYTHON round|longtx …
+
+HARNESS_DIR/bench.py is taken as it is, with two peers more: `crew` (works by long poll) and `crew_ws` (by websocket). PYTHON is
+the interpreter with Crew in it. Each measurement of theirs has a fresh database, and a fresh server process on it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"crew": "long-poll", "crew_ws": "websocket"}
+
+
+class Server:
+    """`crew serve` on the database of the measurement."""
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def run(self, dsn: str, *command: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "DATABASE_URL": dsn}
+        return subprocess.Popen(
+            [self._python, "-m", "server.cli", *command], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+            self._process = None
+
+    def start(self, dsn: str) -> None:
+        self._process = self.run(dsn, "serve", "--port", str(self._port))
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
+                return
+            except OSError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.05)
+
+
+def main() -> None:
+    home, python = Path(sys.argv[1]), sys.argv[2]
+    sys.argv = [str(home / "bench.py"), *sys.argv[3:]]
+    source = (home / "bench.py").read_text().replace('if __name__ == "__main__":', "def run():")
+    harness: dict[str, object] = {"__name__": "harness", "__file__": str(home / "bench.py")}
+    exec(compile(source, str(home / "bench.py"), "exec"), harness)
+    server = Server(python)
+    theirs = {name: harness[name] for name in ("cmdline", "env", "reset", "setup")}
+
+    def cmdline(peer: str, cmd: str, **given: object) -> list[str]:
+        if peer not in OURS:
+            return theirs["cmdline"](peer, cmd, **given)  # type: ignore[operator]
+        pairs = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+        return [python, str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
+
+    def env(peer: str, d: str | None = None) -> dict[str, str]:
+        found: dict[str, str] = theirs["env"](peer, d)  # type: ignore[operator]
+        if peer in OURS:
+            path = os.pathsep.join([str(home), str(ROOT / "sdk/python/src"), str(ROOT)])
+            found = {**found, "CREW_URL": server.url, "PYTHONPATH": path}
+        return found
+
+    def reset(peer: str, sync: str) -> None:
+        server.stop()
+        theirs["reset"](peer, sync)  # type: ignore[operator]
+        if peer in OURS:
+            server.start(f"{harness['BASE']}/b_{peer}")
+
+    def setup(peer: str) -> None:
+        if peer not in OURS:
+            return theirs["setup"](peer)  # type: ignore[operator]
+        harness["admin"](f"drop database if exists t_{peer} (force)", f"create database t_{peer}")  # type: ignore[operator]
+        assert server.run(f"{harness['BASE']}/t_{peer}", "migrate").wait(60) == 0
+        return None
+
+    harness.update(cmdline=cmdline, env=env, reset=reset, setup=setup)
+    for peer, transport in OURS.items():
+        harness["CFG"][peer] = {  # type: ignore[index]
+            "drain": {"concurrency": 1000, "transport": transport},
+            "latency": {"concurrency": 10, "transport": transport},
+            "bulk_n": 50000,
+            "lat_n": 120,
+        }
+        harness["LEFT"][peer] = "select (select count(*) from ready) + (select count(*) from lease)"  # type: ignore[index]
+    try:
+        harness["run"]()  # type: ignore[operator]
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
