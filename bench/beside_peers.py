@@ -2,10 +2,10 @@
 
     QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot]
 
-HARNESS_DIR is a copy of the peer harness (its README says how to set it up; its PostgreSQL must be running, and the peers' templates
-made by its `bench.py setup`). What is measured, and how, the harness says; Crew is two peers of it: `crew` works by long poll, `crew_ws`
-by websocket. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot. Prints
-medians, and Crew over the best of the others as the median of each round's ratio.
+HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
+templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
+poll, `crew_ws` by websocket. In each round all take turns in random order. `--snapshot`: a drain while another transaction
+holds a snapshot. Prints medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
 from __future__ import annotations
