@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"crew": "long-poll", "crew_ws": "websocket"}
@@ -60,19 +61,19 @@ def main() -> None:
     home, python = Path(sys.argv[1]), sys.argv[2]
     sys.argv = [str(home / "bench.py"), *sys.argv[3:]]
     source = (home / "bench.py").read_text().replace('if __name__ == "__main__":', "def run():")
-    harness: dict[str, object] = {"__name__": "harness", "__file__": str(home / "bench.py")}
+    harness: dict[str, Any] = {"__name__": "harness", "__file__": str(home / "bench.py")}
     exec(compile(source, str(home / "bench.py"), "exec"), harness)
     server = Server(python)
     theirs = {name: harness[name] for name in ("cmdline", "env", "reset", "setup")}
 
-    def cmdline(peer: str, cmd: str, **given: object) -> list[str]:
+    def cmdline(peer: str, cmd: str, **given: Any) -> list[str]:
         if peer not in OURS:
-            return theirs["cmdline"](peer, cmd, **given)  # type: ignore[operator]
+            return theirs["cmdline"](peer, cmd, **given)
         pairs = [text for name, value in given.items() for text in (f"--{name}", str(value))]
         return [python, str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
 
     def env(peer: str, d: str | None = None) -> dict[str, str]:
-        found: dict[str, str] = theirs["env"](peer, d)  # type: ignore[operator]
+        found: dict[str, str] = theirs["env"](peer, d)
         if peer in OURS:
             path = os.pathsep.join([str(home), str(ROOT / "sdk/python/src"), str(ROOT)])
             found = {**found, "CREW_URL": server.url, "PYTHONPATH": path}
@@ -80,28 +81,28 @@ def main() -> None:
 
     def reset(peer: str, sync: str) -> None:
         server.stop()
-        theirs["reset"](peer, sync)  # type: ignore[operator]
+        theirs["reset"](peer, sync)
         if peer in OURS:
             server.start(f"{harness['BASE']}/b_{peer}")
 
     def setup(peer: str) -> None:
         if peer not in OURS:
-            return theirs["setup"](peer)  # type: ignore[operator]
-        harness["admin"](f"drop database if exists t_{peer} (force)", f"create database t_{peer}")  # type: ignore[operator]
+            theirs["setup"](peer)
+            return
+        harness["admin"](f"drop database if exists t_{peer} (force)", f"create database t_{peer}")
         assert server.run(f"{harness['BASE']}/t_{peer}", "migrate").wait(60) == 0
-        return None
 
     harness.update(cmdline=cmdline, env=env, reset=reset, setup=setup)
     for peer, transport in OURS.items():
-        harness["CFG"][peer] = {  # type: ignore[index]
+        harness["CFG"][peer] = {
             "drain": {"concurrency": 1000, "transport": transport},
             "latency": {"concurrency": 10, "transport": transport},
             "bulk_n": 50000,
             "lat_n": 120,
         }
-        harness["LEFT"][peer] = "select (select count(*) from ready) + (select count(*) from lease)"  # type: ignore[index]
+        harness["LEFT"][peer] = "select (select count(*) from ready) + (select count(*) from lease)"
     try:
-        harness["run"]()  # type: ignore[operator]
+        harness["run"]()
     finally:
         server.stop()
 

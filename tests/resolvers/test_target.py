@@ -71,10 +71,10 @@ def test_urls_that_are_taken(url: str):
     ("url", "said"),
     [
         ("", "empty"),
-        ("/work", "absolute http or https URL"),
+        ("/hook", "absolute http or https URL"),
         ("ftp://hooks.example/", "absolute http or https URL"),
         ("file:///etc/passwd", "absolute http or https URL"),
-        ("https:///work", "absolute http or https URL"),
+        ("https:///hook", "absolute http or https URL"),
         ("https://user:pass@hooks.example/", "send them in headers"),
         ("https://user@hooks.example/", "send them in headers"),
         ("https://hooks.example/#x", "fragment"),

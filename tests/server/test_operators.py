@@ -89,7 +89,7 @@ async def test_a_task_is_delivered_and_ends_by_the_answer(crew: Crew, operator: 
     assert (task["output"], task["attempt"]) == (False, 1)
     assert task["workerId"] == f"operator {made['operator']['id']}"
     (got,) = operator.received
-    assert (got.method, got.path, got.headers["content-type"]) == ("POST", "/work", "application/json")
+    assert (got.method, got.path, got.headers["content-type"]) == ("POST", "/hook", "application/json")
     assert got.body == {
         "taskId": child["id"],
         "groupId": group["taskGroup"]["id"],
@@ -196,7 +196,7 @@ async def test_that_error_is_there_is_failure_whatever_it_is(crew: Crew, operato
             reply(302, b"", "", location="http://127.0.0.1/else"),
             "answered 302 Found to http://127.0.0.1/else; redirects are not",
         ),
-        (reply(307, b"", "", location="/work"), "answered 307 Temporary Redirect to /work"),
+        (reply(307, b"", "", location="/hook"), "answered 307 Temporary Redirect to /hook"),
         (reply(body={"childrenDelaySeconds": "long"}), "holds a childrenDelaySeconds that is not a number"),
         (reply(body={"children": {}, "output": 1}), "succeeds"),
         (reply(body={"children": {"name": "x"}}), "children that are not a list"),
@@ -398,7 +398,7 @@ async def test_a_paused_operator_keeps_its_channel_from_the_base_url(dsn: str, o
         assert [r.body["taskId"] for r in operator.received] == [other]
         await crew.ask(DELETE, id=made["operator"]["id"])
         await ended(crew, held)
-        assert operator.received[-1].path == "/work/c"
+        assert operator.received[-1].path == "/hook/c"
 
 
 # ---------------------------------------------------------------- several servers, and their ends
