@@ -20,21 +20,8 @@ from schema.context import Info, asks_only, page_size
 from schema.inputs import NullMeansDefault
 from schema.new_task import NewTask
 from schema.scalars import JSON
-from schema.task import (
-    STATES,
-    Counted,
-    PageInfo,
-    StateCount,
-    Task,
-    TaskConnection,
-    TaskEdge,
-    TaskFilter,
-    TaskOrder,
-    json_or_none,
-    page_info,
-    page_of_tasks,
-    tasks_in_order,
-)
+from schema.task import STATES, StateCount, Task, TaskEdge, json_or_none, tasks_in_order
+from schema.task_list import Counted, PageInfo, TaskConnection, TaskFilter, TaskOrder, page_info, page_of_tasks
 
 of = strawberry.field
 _ID = frozenset({"id"})

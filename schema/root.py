@@ -17,7 +17,7 @@ from schema.scalars import SCALARS
 from schema.schedule import ScheduleMutation, ScheduleQuery
 from schema.server import ServerQuery
 from schema.steering import TaskMutation
-from schema.task import TaskQuery
+from schema.task_list import TaskQuery
 from schema.throughput import ThroughputQuery
 from schema.update import UpdateMutation
 from schema.worker import WorkerQuery

@@ -8,7 +8,8 @@ import strawberry
 
 from resolvers import check, delete, reset, steer
 from schema.context import Info
-from schema.task import Task, TaskFilter, tasks_in_order
+from schema.task import Task, tasks_in_order
+from schema.task_list import TaskFilter
 
 of = strawberry.field
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import schema.task
+import schema.task_list
 from tests.support.crew import CLAIM, EXTEND, FAIL, Crew, Refused, crew_on
 from tests.support.refusals import ID, LEAK, T, check, counts, post
 
@@ -346,7 +346,7 @@ async def test_the_unexpected_is_masked_with_a_request_id(
     async def explode(*_: object, **__: object) -> None:
         raise Secret("password=hunter2 in select * from task")
 
-    monkeypatch.setattr(schema.task, "read_tasks", explode)
+    monkeypatch.setattr(schema.task_list, "read_tasks", explode)
     answer = await crew.http.post(
         "/graphql", json={"query": f'{{ task(id: "{uuid.uuid4()}") {{ id }} }}'}, headers={"accept": accept}
     )
