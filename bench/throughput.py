@@ -30,9 +30,10 @@ import httpx
 import uvloop
 
 from bench.client import Client
+from db.claim import ClaimRequest, claim_tasks
 from db.create import Batch, NewGroupRow, NewTaskRow, create_tasks
 from db.embedded import EmbeddedPostgres
-from db.lease import ClaimRequest, Completion, claim_tasks, complete_tasks
+from db.lease import Completion, complete_tasks
 from db.migrate import migrate
 from server.cli import _free_port
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from db.lease import Place
+from db.claim import Place
 from db.pool import Connection, Pool
 from db.statements import statement
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from db.lease import Place
+from db.claim import Place
 from db.pool import Connection, Pool
 from db.statements import statement
 

@@ -1,82 +1,13 @@
-"""What workers do, as rows: one function per statement of sql/queries/lease.sql."""
+"""What workers do with their leases, as rows: one function per statement of sql/queries/lease.sql."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
-from uuid import UUID
 
+from db.claim import Place
 from db.pool import Connection, Pool
 from db.statements import statement
-
-Place = tuple[int, int, int]
-"""Channel, rank and number of a task that became ready: what wakes a dispatcher."""
-
-
-@dataclass(slots=True)
-class ClaimRequest:
-    worker: int
-    limit: int
-    seconds: float
-    claim_id: UUID | None
-    asked: str
-    offer: float | None = None
-    """For how long the lease stands once it is confirmed; None: it need not be."""
-
-
-@dataclass(slots=True)
-class ClaimedRow:
-    ord: int
-    lease_no: int
-    until: datetime
-    started_at: datetime
-    attempt: int
-    remaining: int
-    channel_no: int
-    channel: str
-    merges: bool
-    """It runs for its key: others of the key ride with it."""
-    no: int
-    id: UUID
-    group_no: int
-    rank: int
-    name: str
-    workgroup: str | None
-    key: str | None
-    input: str | None
-    metadata: str | None
-    run_after: datetime | None
-    max_attempts: int
-    retry_delay: float
-    backoff: float
-    max_delay: float
-    timeout: float | None
-    on_parent_failure: int
-    weight: int
-    is_seed: bool
-    spawned_by: int | None
-    created_at: datetime
-    again: int
-    opens_in: float | None
-
-
-class Claimed(NamedTuple):
-    rows: list[ClaimedRow]
-    again: int
-    """In full: how many tasks merged instead of being claimed, or NEEDS_TURN. Lean: 0, IN_FULL or WITH_TURN."""
-    opens_in: float | None
-    """A rate limit that is reached now lets a task through after so many seconds."""
-
-
-IN_FULL, WITH_TURN, NEEDS_TURN = 1, 2, -1
-
-
-@dataclass(slots=True)
-class ClaimedBefore:
-    claim_id: UUID
-    lease_no: int
-    asked: str
 
 
 @dataclass(slots=True)
@@ -184,76 +115,6 @@ class StandingWithRow:
     """The lease that a worker has on a task."""
     failed: bool
     """Without one: its last attempt at it ended in an error that it reported itself."""
-
-
-async def best_places(connection: Connection, ns: int, start: list[Place], limit: int) -> list[Place]:
-    """Of all that could be claimed in these channels, the best first."""
-    rows = await connection.fetch(
-        statement("lease", "best_places"),
-        ns,
-        [x[0] for x in start],
-        [x[1] for x in start],
-        [x[2] for x in start],
-        limit,
-    )
-    return [(row["channel"], row["rank"], row["no"]) for row in rows]
-
-
-async def claim_tasks(
-    connection: Connection, ns: int, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None = None
-) -> Claimed:
-    """What was claimed: nothing where a key, a pause or a limit is met.
-
-    `limits`: at most so many of each place to start from.
-    Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one of the claim ids meanwhile.
-    """
-    return await _claim(connection, statement("lease", "claim_tasks"), ns, start, requests, limits)
-
-
-async def claim_tasks_full(
-    connection: Connection,
-    ns: int,
-    start: list[Place],
-    requests: list[ClaimRequest],
-    limits: list[int] | None = None,
-    *,
-    turn: bool = False,
-) -> Claimed:
-    """As claim_tasks, with keys and pauses; `turn`: limits too, after take_turn in the same transaction."""
-    return await _claim(connection, statement("lease", "claim_tasks_full"), ns, start, requests, limits, turn)
-
-
-async def _claim(
-    connection: Connection,
-    sql: str,
-    ns: int,
-    start: list[Place],
-    requests: list[ClaimRequest],
-    limits: list[int] | None,
-    *turn: bool,
-) -> Claimed:
-    rows = await connection.fetch(
-        sql,
-        ns,
-        [x[0] for x in start],
-        [x[1] for x in start],
-        [x[2] for x in start],
-        [x.worker for x in requests],
-        [x.limit for x in requests],
-        [x.seconds for x in requests],
-        [x.claim_id for x in requests],
-        [x.asked for x in requests],
-        limits or [sum(x.limit for x in requests)] * len(start),
-        [x.offer for x in requests],
-        *turn,
-    )
-    found = [ClaimedRow(*row) for row in rows if row["ord"] is not None]
-    return Claimed(found, rows[0]["again"], rows[0]["opens_in"])
-
-
-async def claimed_before(connection: Connection, ns: int, claim_ids: list[UUID]) -> list[ClaimedBefore]:
-    rows = await connection.fetch(statement("lease", "claimed_before"), ns, claim_ids)
-    return [ClaimedBefore(*row) for row in rows]
 
 
 async def standing_leases(connection: Connection, ns: int, lease_nos: list[int]) -> list[StandingRow]:

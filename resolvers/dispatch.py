@@ -20,9 +20,7 @@ from uuid import UUID
 import asyncpg
 
 from db.cap import take_turn
-from db.clock import ready_channels
-from db.key import take_in
-from db.lease import (
+from db.claim import (
     IN_FULL,
     NEEDS_TURN,
     WITH_TURN,
@@ -31,13 +29,14 @@ from db.lease import (
     ClaimedRow,
     ClaimRequest,
     Place,
-    StandingRow,
     best_places,
     claim_tasks,
     claim_tasks_full,
     claimed_before,
-    standing_leases,
 )
+from db.clock import ready_channels
+from db.key import take_in
+from db.lease import StandingRow, standing_leases
 from db.pool import Connection
 from db.task import TaskRow, read_tasks
 from resolvers.core import Core

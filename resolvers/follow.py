@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from db.claim import Place
 from db.clock import Moved
 from db.create import ParentRow, lock_parents
 from db.delete import recount as count_afresh
 from db.ending import doomed, settle_children
 from db.key import free_twins, merge_ready
-from db.lease import FreedRow, Place, release_leases
+from db.lease import FreedRow, release_leases
 from db.pool import Connection
 from db.reset import block_again, parents_of
 from db.reset import wait_again as still_ahead

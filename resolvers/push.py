@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from db.lease import ClaimedRow, StandingRow
+from db.claim import ClaimedRow
+from db.lease import StandingRow
 from db.stream import OfferRow, enter_streams, leave_streams, renew_offers, watch_streams
 from db.task import read_tasks
 from resolvers.core import Core

@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 
 import strawberry
 
-from db.lease import ClaimedRow, StandingRow
+from db.claim import ClaimedRow
+from db.lease import StandingRow
 from db.task import ParentResultRow
 from resolvers import access, claim
 from resolvers.dispatch import Standing

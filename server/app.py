@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from db.claim import Place
 from db.errors import OUTAGE, DatabaseUnavailable
-from db.lease import Place
 from db.namespace import lease_key
 from db.operator import webhook_key
 from db.pool import Pool

@@ -16,9 +16,9 @@ import orjson
 import strawberry
 import structlog
 
+from db.claim import ClaimedRow
 from db.errors import OUTAGE, DatabaseUnavailable
 from db.group import read_groups
-from db.lease import ClaimedRow
 from db.operator import runs_of_worker
 from db.task import ParentResultRow, parent_results
 from resolvers.dispatch import Claim

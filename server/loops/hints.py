@@ -8,7 +8,7 @@ import os
 import socket
 from uuid import uuid4
 
-from db.lease import Place
+from db.claim import Place
 from db.server import announce, hint, listen, withdraw
 from schema.context import Services
 from server.loops.run import pause

@@ -48,7 +48,7 @@ async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> Non
             "ready_channels": start,
             "best_places": (*start, LIMIT),
         }[name]
-        noun = "clock" if name == "ready_channels" else "lease"
+        noun = "clock" if name == "ready_channels" else "claim"
         explained = await connection.fetchval(f"explain (analyze, format json) {statement(noun, name)}", *args)
         (plan,) = json.loads(explained)
         # A claimed row is read twice: by the index, and by its place when it is deleted. So is one of the best of several channels.

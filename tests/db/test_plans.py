@@ -18,9 +18,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from db.claim import ClaimedRow, claim_tasks, claim_tasks_full
 from db.clock import EVER
 from db.create import Batch, NewGroupRow, NewLink, create_tasks
-from db.lease import ClaimedRow, claim_tasks, claim_tasks_full, complete_tasks, extend_leases, fail_tasks
+from db.lease import complete_tasks, extend_leases, fail_tasks
 from db.pool import REPLAN, SESSION
 from db.statements import statement
 from resolvers.draft import new_id
@@ -58,8 +59,8 @@ BACKLOGGED = 1_300_000
 """A million that wait, and 300,000 more that are ready in another channel."""
 MODES = ("custom", "generic")
 STATEMENTS = {
-    "claim_tasks": "lease",
-    "claim_tasks_full": "lease",
+    "claim_tasks": "claim",
+    "claim_tasks_full": "claim",
     "complete_tasks": "lease",
     "complete_tasks_full": "lease",
     "create_tasks": "create",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from db.lease import best_places
+from db.claim import best_places
 from resolvers import dispatch
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until

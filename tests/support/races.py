@@ -12,9 +12,10 @@ from uuid import UUID
 
 import asyncpg
 
+from db.claim import ClaimedRow, ClaimRequest, claim_tasks
 from db.clock import expire_leases, overdue_leases
 from db.create import Batch, NewGroupRow, NewLink, NewTaskRow, create_tasks
-from db.lease import ClaimedRow, ClaimRequest, Completion, Failure, claim_tasks, complete_tasks
+from db.lease import Completion, Failure, complete_tasks
 from db.pool import SESSION
 from resolvers.draft import new_id
 from tests.support.crew import Crew, crew_on

@@ -9,8 +9,9 @@ import asyncio
 
 import pytest
 
+from db.claim import claim_tasks
 from db.create import lock_parents
-from db.lease import claim_tasks, ended_items
+from db.lease import ended_items
 from tests.support.races import (
     FORK,
     NS,

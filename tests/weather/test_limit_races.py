@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db.cap import CHANNEL, WORKGROUP, Asked, Rate, admit, set_cap, take_turn
-from db.lease import NEEDS_TURN, WITH_TURN, Claimed, claim_tasks, claim_tasks_full
+from db.claim import NEEDS_TURN, WITH_TURN, Claimed, claim_tasks, claim_tasks_full
 from db.pool import Connection
 from tests.support import races
 from tests.support.races import NS, START, Stage, request
