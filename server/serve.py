@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterator
 
 import structlog
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from db.access import had_keys
@@ -87,7 +88,7 @@ def serve(settings: Settings) -> None:
         if settings.workers > 1:
             Workers(settings, dsn, listener).run(functools.partial(_ensure, embedded))
         else:
-            asyncio.run(_serve(settings, dsn, listener, _look_after(embedded) if embedded else None))
+            _run(_serve(settings, dsn, listener, _look_after(embedded) if embedded else None))
         log.info("stopped")
 
 
@@ -114,7 +115,7 @@ def serve_worker(settings: Settings, descriptor: int, parent: int) -> None:
     """One of several processes: accepts from the parent's socket, and stops when the parent is gone."""
     assert settings.database_url is not None, "given by the parent"
     with socket.socket(fileno=descriptor) as listener:
-        asyncio.run(_serve(settings, settings.database_url, listener, _stop_without(parent)))
+        _run(_serve(settings, settings.database_url, listener, _stop_without(parent)))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -143,6 +144,12 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def _run(serving: Coroutine[None, None, None]) -> None:
+    """On uvloop: uvicorn's own setting for it counts in `Server.run` alone."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serving)
+
+
 async def _serve(
     settings: Settings, dsn: str, listener: socket.socket, watch: Coroutine[None, None, None] | None
 ) -> None:
@@ -161,7 +168,7 @@ async def _serve(
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        loop="uvloop",
+        loop="none",
         http=ImpatientHTTP,
         ws=ImpatientWebsocket,
         ws_max_size=settings.max_body_bytes,
