@@ -161,9 +161,9 @@ async def test_clients_whose_packets_come_no_more_are_let_go(dsn: str) -> None:
     async with behind(link, dsn, seed=1) as (url, pid):
         async with httpx.AsyncClient(verify=False) as http:
             await http.post(url, json={"query": "{ __typename }"})
-        before = sockets_of(pid)
-        clients = await subscribed(url, range(100))
-        assert sockets_of(pid) >= before + 100
+            before = sockets_of(pid)
+            clients = await subscribed(url, range(100))
+            assert sockets_of(pid) >= before + 100
         link.lost = 1
         began = time.monotonic()
 
