@@ -1,0 +1,70 @@
+"""What was measured, as files: each measurement writes one, and bench.performance makes tables and plots of them.
+
+    {"source": "graphs", "command": "python -m bench.graphs", "measured_at": "2026-11-27", "machine": "…", "figures": [
+      {"name": "drain, 1 worker process", "unit": "tasks/s", "series": {"crew": [51000, 50210], "graphile": [64690, 63012]}}]}
+
+A series holds one value for each round; values of one round stand at the same place in every series of a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent / "docs" / "performance"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was measured. `series`: who, or under what → a value for each round."""
+
+    name: str
+    unit: str
+    series: dict[str, list[float]]
+
+    def median(self, who: str) -> float:
+        return statistics.median(self.series[who])
+
+    def ratio(self, of: str, over: str) -> list[float]:
+        """Of each round; their median is the figure that counts."""
+        return [a / b for a, b in zip(self.series[of], self.series[over], strict=True) if b]
+
+
+@dataclass(frozen=True)
+class Results:
+    source: str
+    command: str
+    measured_at: str
+    machine: str
+    figures: list[Figure]
+
+    def figure(self, name: str) -> Figure:
+        return next(f for f in self.figures if f.name == name)
+
+
+def add_argument(arguments: argparse.ArgumentParser) -> None:
+    arguments.add_argument("--save", action="store_true", help="Keep the figures in docs/performance/.")
+
+
+def save(source: str, figures: Iterable[Figure], options: Sequence[str] = (), home: Path = HOME) -> Path:
+    """Writes `home`/<source>.json, over what was measured before."""
+    command = " ".join([f"python -m bench.{source}", *options])
+    machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
+    found = Results(source, command, datetime.now(UTC).date().isoformat(), machine, list(figures))
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / f"{source}.json"
+    path.write_text(json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def load(home: Path = HOME) -> dict[str, Results]:
+    """Source → what was last measured of it."""
+    read = [json.loads(path.read_text()) for path in sorted(home.glob("*.json"))]
+    return {r["source"]: Results(**{**r, "figures": [Figure(**f) for f in r["figures"]]}) for r in read}
