@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from crew_worker.backoff import pause
 from crew_worker.errors import NotCrew, Refused, Unavailable, retry_after
+from crew_worker.http import Http, HttpError
 
 Json = dict[str, Any]
 
@@ -89,16 +88,12 @@ class Api:
             self.headers["crew-namespace"] = namespace
         self.key, self.namespace, self.silence = key, namespace, silence
         # A proxy of the environment cannot reach this machine's own loopback.
-        self.http = httpx.AsyncClient(
-            headers=self.headers,
-            trust_env=not is_loopback(self.url),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        )
+        self.http = Http(self.url, self.headers, opening=silence, trust_env=not is_loopback(self.url))
         self.answered = False
         self.repeats = 0
 
     async def close(self) -> None:
-        await self.http.aclose()
+        await self.http.close()
 
     async def ask(self, document: str, variables: Json, *, patience: float | None = None, wait: float = 0) -> Json:
         """The data of one operation. Raises Refused; Unavailable after `patience` seconds (None: never)."""
@@ -128,12 +123,11 @@ class Api:
 
     async def once(self, body: bytes, *, wait: float = 0, last: bool = False) -> Answer:
         """One try. Raises Weather; with `last`, INTERNAL is an answer."""
-        timeout = httpx.Timeout(self.silence, read=wait + self.silence)
         try:
-            response = await self.http.post(self.url, content=body, timeout=timeout)
-        except httpx.HTTPError as error:
-            raise Weather(f"{type(error).__name__} {error}".strip()) from error
-        return self.read(response.status_code, response.content, response.headers, last=last)
+            response = await self.http.post(body, silence=wait + self.silence)
+        except HttpError as error:
+            raise Weather(str(error)) from error
+        return self.read(response.status, response.content, response.headers, last=last)
 
     def read(self, status: int, content: bytes, headers: Mapping[str, str], *, last: bool = False) -> Answer:
         try:

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from crew_worker.api import Api, Json, is_loopback, refusal
+from crew_worker.api import Api, Json, encode, is_loopback, refusal, request_body
+from crew_worker.http import HttpError
 
 OPEN_SECONDS = 10.0
 # A quiet stream carries an empty payload after so long.
@@ -96,35 +96,36 @@ async def _socket_data(socket: ClientConnection, silence: float) -> AsyncIterato
 @contextlib.asynccontextmanager
 async def sse(api: Api, document: str, variables: Json) -> AsyncIterator[AsyncIterator[Json]]:
     """Over server-sent events, distinct connections mode. A watchdog notices a line that says nothing."""
-    headers = {**api.headers, "accept": "text/event-stream"}
-    timeout = httpx.Timeout(OPEN_SECONDS, read=QUIET_SECONDS + api.silence)
-    body = {"query": document, "variables": variables}
+    body = request_body(document, {name: encode(value) for name, value in variables.items()})
+    headers = {"accept": "text/event-stream"}
     try:
-        async with api.http.stream("POST", api.url, json=body, headers=headers, timeout=timeout) as response:
-            kind = response.headers.get("content-type", "")
-            if response.status_code != 200 or not kind.startswith("text/event-stream"):
-                await response.aread()
-                raise Broken(f"sse: status {response.status_code}, {kind or 'no content type'}")
-            yield _event_data(response)
-    except httpx.HTTPError as error:
-        raise Broken(f"sse: {type(error).__name__} {error}".strip()) from error
+        async with api.http.stream(body, headers, opening=OPEN_SECONDS, silence=QUIET_SECONDS + api.silence) as answer:
+            head, parts = answer
+            kind = head.headers.get("content-type", "")
+            if head.status != 200 or not kind.startswith("text/event-stream"):
+                raise Broken(f"sse: status {head.status}, {kind or 'no content type'}")
+            yield _event_data(parts)
+    except HttpError as error:
+        raise Broken(f"sse: {error}") from error
 
 
-async def _event_data(response: httpx.Response) -> AsyncIterator[Json]:
-    event, data = "", []
-    async for line in response.aiter_lines():
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "event":
-            event = value
-        elif name == "data":
-            data.append(value)
-        elif not line:
-            if event == "complete":
-                raise Broken("sse: the server ended the stream")
-            if event == "next" and data:
-                yield _data(json.loads("\n".join(data)))
-            event, data = "", []
+async def _event_data(parts: AsyncIterator[bytes]) -> AsyncIterator[Json]:
+    event, data, rest = "", [], b""
+    async for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in (line.removesuffix(b"\r").decode() for line in lines):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "event":
+                event = value
+            elif name == "data":
+                data.append(value)
+            elif not line:
+                if event == "complete":
+                    raise Broken("sse: the server ended the stream")
+                if event == "next" and data:
+                    yield _data(json.loads("\n".join(data)))
+                event, data = "", []
     raise Broken("sse: the line was closed")
 
 
