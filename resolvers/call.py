@@ -30,6 +30,8 @@ class Call:
     """Continuations: blocked tasks that wait for the parent and all it spawns."""
     is_paused: bool = False
     """A new group is born paused."""
+    is_known: bool = False
+    """Its group's number was remembered, not looked up."""
 
     @property
     def needs_a_look(self) -> bool:

@@ -52,6 +52,7 @@ from resolvers.gather import Gather
 Result = TypeVar("Result")
 SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
+_REMEMBERED = 10_000
 
 
 @dataclass
@@ -60,6 +61,8 @@ class Creator:
 
     core: Core
     gather: Gather[list[Call], list[Made]] = field(init=False)
+    _numbers_of_groups: dict[UUID, int] = field(default_factory=dict)
+    """Of groups that tasks went into lately. A number is for ever, but the group may be gone."""
 
     def __post_init__(self) -> None:
         self.gather = Gather(self._flush, weigh=lambda calls: sum(1 + len(c.drafts) for c in calls), width=2)
@@ -110,9 +113,29 @@ class Creator:
         return Call(group, drafts(tasks, (*path, "tasks"), limits.max_batch, limits.max_input_bytes), path)
 
     async def _flush(self, batch: list[list[Call]]) -> Sequence[list[Made] | BaseException]:
-        refused = await self.find_groups(
-            self.core.pool, [call for calls in batch for call in calls if call.new_group is None]
-        )
+        old = [call for calls in batch for call in calls if call.new_group is None]
+        known = [c for c in old if c.drafts and not c.needs_a_look and c.group_id in self._numbers_of_groups]
+        for call in known:
+            call.is_known = True
+            call.group_no = self._numbers_of_groups[call.group_id]
+        answers = await self._make(batch, await self._look_up([c for c in old if not c.group_no]))
+        again = [n for n, calls in enumerate(batch) if isinstance(answers[n], NotFound) and calls[0].is_known]
+        if again:
+            # Gone; or its id was used again.
+            parts = [batch[n] for n in again]
+            refused = await self._look_up([call for calls in parts for call in calls])
+            for n, answer in zip(again, await self._make(parts, refused), strict=True):
+                answers[n] = answer
+        return answers
+
+    async def _look_up(self, calls: list[Call]) -> dict[int, CrewError]:
+        refused = await self.find_groups(self.core.pool, calls)
+        if len(self._numbers_of_groups) > _REMEMBERED:
+            self._numbers_of_groups.clear()
+        self._numbers_of_groups.update((c.group_id, c.group_no) for c in calls if c.group_no)
+        return refused
+
+    async def _make(self, batch: list[list[Call]], refused: dict[int, CrewError]) -> list[list[Made] | BaseException]:
         answers: list[list[Made] | BaseException | None] = [
             next((refused[id(c)] for c in calls if id(c) in refused), None) for calls in batch
         ]

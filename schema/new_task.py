@@ -15,7 +15,10 @@ of = strawberry.field
 
 @strawberry.input(description="Names a parent, by id or by ref.")
 class ParentInput(NullMeansDefault):
-    id: strawberry.ID | None = of(default=None, description="A task that exists, in the same group.")
+    id: strawberry.ID | None = of(
+        default=None,
+        description="A task of the same group: one that exists, or one of this call that has an id of its own.",
+    )
     ref: str | None = of(default=None, description="Or one made in this call.")
     wait_for: WaitFor | None = of(default=WaitFor.TASK, description="What to wait for.")
 

@@ -216,6 +216,23 @@ async def test_tasks_for_an_unknown_group_are_not_found(crew: Crew) -> None:
     assert await count(crew, "task") == 0
 
 
+@pytest.mark.parametrize("tasks", [({"name": "a"},), ()], ids=["a task", "nothing"])
+async def test_a_group_that_is_gone_takes_no_tasks_and_one_with_its_id_does(
+    crew: Crew, tasks: tuple[dict[str, str], ...]
+) -> None:
+    id = new_id()
+    await crew.create(id=id)
+    assert len(await crew.create_tasks(id, *tasks)) == len(tasks)
+    await crew.ask("mutation($id: ID!) { deleteTaskGroup(id: $id) { deletedTasks } }", id=id)
+    with pytest.raises(Refused) as refused:
+        await crew.create_tasks(id, *tasks)
+    assert refused.value.code == "NOT_FOUND"
+    assert refused.value.path == ["input", "groupId"]
+    await crew.create(id=id)
+    assert len(await crew.create_tasks(id, *tasks)) == len(tasks)
+    assert list((await crew.states(id)).values()) == ["READY"] * len(tasks)
+
+
 async def test_no_tasks_can_be_added(crew: Crew) -> None:
     made = await crew.create()
     assert await crew.create_tasks(made["taskGroup"]["id"]) == []

@@ -21,9 +21,9 @@ export const CLAIMED_TASKS =
   "subscription ClaimedTasks($input: ClaimedTasksInput!) " + `{ claimedTasks(input: $input) { leases { ${LEASE_FIELDS} } } }`;
 export const CREATE_GROUP =
   "mutation CreateTaskGroup($input: CreateTaskGroupInput!) " +
-  "{ createTaskGroup(input: $input) { taskGroup { id } tasks { id state } } }";
+  "{ createTaskGroup(input: $input) { __typename } }";
 export const CREATE_TASKS =
-  "mutation CreateTasks($input: CreateTasksInput!) { createTasks(input: $input) { tasks { id state } } }";
+  "mutation CreateTasks($input: CreateTasksInput!) { createTasks(input: $input) { __typename } }";
 export const GROUP =
   "query Group($id: ID!) { taskGroup(id: $id) " +
   "{ id name isPaused finishedAt progress { fraction total counts { state count } } } }";

@@ -71,7 +71,6 @@ export class Draft<Result = any> {
     const o = this.options;
     const given: Json = {
       id: this.id,
-      ref: this.id,
       name: this.name,
       channel: this.channel,
       workgroup: o.workgroup,
@@ -114,8 +113,8 @@ function policy(given: RetryPolicy | number): Json {
   return { maxAttempts: attempts, delaySeconds: delay, backoff, maxDelaySeconds: maxDelay };
 }
 
-/** A ParentInput: by ref what goes in the same call, by id what is there already. */
+/** A ParentInput. */
 function link(parent: Parent, waitFor: "TASK" | "SUBTREE"): Json {
-  const place = typeof parent !== "string" && !parent.sent ? { ref: parent.id } : { id: typeof parent === "string" ? parent : parent.id };
+  const place = { id: typeof parent === "string" ? parent : parent.id };
   return waitFor === "TASK" ? place : { ...place, waitFor };
 }

@@ -208,11 +208,11 @@ export class Memory extends Api {
     given.forEach((item, n) => {
       if (!item["channel"]) throw new Refused("channel is empty", "BAD_INPUT", ["tasks", n, "channel"]);
       if (!Number.isInteger(item["priority"] ?? 0)) throw new Refused("priority is no whole number", "BAD_INPUT", ["tasks", n, "priority"]);
-      made.set(item["ref"], new Stored(item, groupId, this.seq++, this.time + (item["delaySeconds"] ?? 0), spawnedBy));
+      made.set(item["id"], new Stored(item, groupId, this.seq++, this.time + (item["delaySeconds"] ?? 0), spawnedBy));
     });
     for (const task of made.values()) {
       for (const link of task.given["parents"] ?? []) {
-        const parent = "ref" in link ? made.get(link.ref) : this.tasks.get(link.id);
+        const parent = made.get(link.id) ?? this.tasks.get(link.id);
         if (!parent) throw new Refused("no such parent", "BAD_INPUT", ["tasks", "parents"]);
         task.links.push([parent, link.waitFor === "SUBTREE"]);
       }

@@ -22,10 +22,9 @@ CLAIMED_TASKS = (
     f"{{ claimedTasks(input: $input) {{ leases {{ {LEASE_FIELDS} }} }} }}"
 )
 CREATE_GROUP = (
-    "mutation CreateTaskGroup($input: CreateTaskGroupInput!) "
-    "{ createTaskGroup(input: $input) { taskGroup { id } tasks { id state } } }"
+    "mutation CreateTaskGroup($input: CreateTaskGroupInput!) { createTaskGroup(input: $input) { __typename } }"
 )
-CREATE_TASKS = "mutation CreateTasks($input: CreateTasksInput!) { createTasks(input: $input) { tasks { id state } } }"
+CREATE_TASKS = "mutation CreateTasks($input: CreateTasksInput!) { createTasks(input: $input) { __typename } }"
 GROUP = (
     "query Group($id: ID!) { taskGroup(id: $id) "
     "{ id name isPaused finishedAt progress { fraction total counts { state count } } } }"

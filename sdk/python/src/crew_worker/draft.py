@@ -99,7 +99,7 @@ class Draft(Generic[Result]):
 
     def as_input(self) -> Json:
         """The NewTask to send."""
-        made: Json = {"id": self.id, "ref": self.id, "name": self.name, "channel": self.channel, **self._options}
+        made: Json = {"id": self.id, "name": self.name, "channel": self.channel, **self._options}
         if self.input is not None:
             made["input"] = self.input
         if self.metadata is not None:
@@ -124,9 +124,8 @@ class Draft(Generic[Result]):
 
 
 def link(parent: Draft[Any] | str, wait_for: str) -> Json:
-    """A ParentInput: by ref what goes in the same call, by id what is there already."""
-    made_here = isinstance(parent, Draft) and not parent.sent
-    place = {"ref" if made_here else "id": parent.id if isinstance(parent, Draft) else parent}
+    """A ParentInput."""
+    place = {"id": parent.id if isinstance(parent, Draft) else parent}
     return place if wait_for == "TASK" else {**place, "waitFor": wait_for}
 
 

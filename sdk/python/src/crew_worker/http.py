@@ -55,7 +55,7 @@ class Line(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
-        self._has_head = self._is_whole = False
+        self._has_head = self._is_whole = self._keeps = False
 
     # -- what the event loop calls
 
@@ -92,6 +92,7 @@ class Line(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_whole = self._has_head
+        self._keeps = self._parser.should_keep_alive()
         if not self._is_whole:  # 100 Continue, 103 Early Hints
             self._headers = {}
 
@@ -137,7 +138,7 @@ class Line(asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         """For another request, now."""
-        if self._broken or not self._is_whole or not self._parser.should_keep_alive():
+        if self._broken or not self._keeps:
             return False
         return self._loop.time() - self.kept_since < KEPT_SECONDS
 

@@ -183,10 +183,10 @@ class Memory(Api):
             if not isinstance(item.get("priority", 0), int):
                 raise Refused("priority is no whole number", "BAD_INPUT", ("tasks", n, "priority"))
             delay = item.get("delaySeconds") or 0.0
-            made[item["ref"]] = Stored(item, group_id, next(self._seq), self.now() + delay, spawned_by=spawned_by)
+            made[item["id"]] = Stored(item, group_id, next(self._seq), self.now() + delay, spawned_by=spawned_by)
         for n, task in enumerate(made.values()):
             for link in task.given.get("parents", ()):
-                parent = made.get(link["ref"]) if "ref" in link else self.tasks.get(link["id"])
+                parent = made.get(link["id"]) or self.tasks.get(link["id"])
                 if parent is None:
                     raise Refused("no such parent", "BAD_INPUT", ("tasks", n, "parents"))
                 task.links.append((parent, link.get("waitFor") == "SUBTREE"))
