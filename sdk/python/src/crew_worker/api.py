@@ -54,9 +54,12 @@ class Answer:
         return self.data[name]
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def encode(value: Any) -> str:
     """As JSON. Raises TypeError or ValueError for what is none (a set, NaN, a loop)."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def request_body(document: str, variables: Mapping[str, str]) -> bytes:

@@ -18,8 +18,11 @@ class Counters:
     def __init__(self) -> None:
         self.values: Counter[tuple[str, Labels]] = Counter()
 
-    def add(self, name: str, value: float = 1, **labels: str) -> None:
-        self.values[name, tuple(labels.items())] += value  # type: ignore[assignment]
+    def ended(self, channel: str, outcome: str) -> None:
+        self.values["crew_worker_tasks_total", (("channel", channel), ("outcome", outcome))] += 1
+
+    def spent(self, channel: str, seconds: float) -> None:
+        self.values["crew_worker_seconds_total", (("channel", channel),)] += seconds  # type: ignore[assignment]
 
     def set(self, name: str, value: float) -> None:
         self.values[name, ()] = value  # type: ignore[assignment]

@@ -67,7 +67,8 @@ class Group:
     async def send(self) -> Self:
         """Create the group with what is planned, or what was planned since. Raises Refused: then nothing was created."""
         unsent = self._unsent()
-        tasks = [with_current_trace(task.as_input()) for task in unsent]
+        here = tracing.current()
+        tasks = [tracing.with_trace(task.as_input(), here) for task in unsent]
         if not self._created:
             group: Json = {"id": self.id, "name": self.name, "isPaused": self.paused, "tasks": tasks}
             if self.metadata is not None:
@@ -171,9 +172,3 @@ class Group:
 
 def errors_of(task: Json) -> list[Any]:
     return [error["error"] for error in task["errors"]]
-
-
-def with_current_trace(task: Json) -> Json:
-    here = tracing.current()
-    metadata = task.get("metadata", {})
-    return {**task, "metadata": {**here, **metadata}} if here and isinstance(metadata, dict) else task

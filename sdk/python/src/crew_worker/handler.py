@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from crew_worker import tracing
@@ -25,15 +26,21 @@ class Handler:
     function: Function
     concurrency: int | None = None
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
             getattr(self.function, "__call__", None)  # noqa: B004
         )
 
     async def __call__(self, task: Task, threads: Executor | None = None) -> Any:
-        with tracing.attempt(task):
-            if self.is_async:
-                return await self.function(task)
-            call = functools.partial(contextvars.copy_context().run, self.function, task)
-            return await asyncio.get_running_loop().run_in_executor(threads, call)
+        task._inherited = tracing.carried(task.metadata)
+        if tracing.is_recorded():
+            with tracing.attempt(task):
+                return await self._run(task, threads)
+        return await self._run(task, threads)
+
+    async def _run(self, task: Task, threads: Executor | None) -> Any:
+        if self.is_async:
+            return await self.function(task)
+        call = functools.partial(contextvars.copy_context().run, self.function, task)
+        return await asyncio.get_running_loop().run_in_executor(threads, call)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from crew_worker.api import KEY_CODES, Api, Json, encode, request_body
 from crew_worker.documents import mutation
@@ -26,15 +25,16 @@ BATCH = 1000
 GONE = frozenset(("LOST", "CANCELLED", "UNKNOWN"))
 
 
-@dataclass(eq=False)
-class Held:
+class Held(Protocol):
     """A lease in hand: `give_up` is called when it is lost, `give_back` when it is unstarted and may go."""
 
     task: Task
     due: float
-    give_up: Callable[[str], None]
-    give_back: Callable[[], None]
-    started: bool = False
+    started: bool
+
+    def give_up(self, code: str) -> None: ...
+
+    def give_back(self) -> None: ...
 
 
 class LeaseKeeper:

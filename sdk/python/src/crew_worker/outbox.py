@@ -14,7 +14,7 @@ LIMIT = 10_000
 LIST_NAMES = {"completeTasks": "results", "failTasks": "failures", "releaseLeases": "leases"}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Result:
     """One item of one field of Mutation, as JSON text. `fallback`: it says already that something was refused."""
 
@@ -24,9 +24,8 @@ class Result:
     fallback: bool = False
 
 
-def completed(item: Json) -> Result:
-    """Raises TypeError or ValueError where the output is no JSON."""
-    return Result(item["lease"], "completeTasks", encode(item))
+def completed(lease: str, text: str) -> Result:
+    return Result(lease, "completeTasks", text)
 
 
 def failed(item: Json, *, fallback: bool = False) -> Result:

@@ -27,7 +27,7 @@ from crew_worker.documents import mutation
 from crew_worker.errors import CrewError, RateLimited, Refused
 from crew_worker.handler import Handler
 from crew_worker.ids import new_id
-from crew_worker.lease_keeper import GONE, Held, LeaseKeeper
+from crew_worker.lease_keeper import GONE, LeaseKeeper
 from crew_worker.outbox import Outbox, Result
 from crew_worker.task import Cancelled, Task
 
@@ -49,16 +49,23 @@ class Settings:
     prefetch: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Run:
     """A lease in hand, and what is done about it."""
 
-    lease: Json
+    pool: Pool
     task: Task
-    held: Held
+    due: float
+    started: bool = False
     work: asyncio.Task[None] | None = None
     lost: str | None = None
     stopped: bool = False
+
+    def give_up(self, code: str) -> None:
+        self.pool.lose(self, code)
+
+    def give_back(self) -> None:
+        self.pool.give_back(self)
 
 
 class Pool:
@@ -106,34 +113,32 @@ class Pool:
                 continue
             run = self._hold(lease, pushed=pushed)
             if self.stopping:
-                self._give_back(run)
+                self.give_back(run)
             elif len(self.running) < self.slots:
                 self._start(run)
             elif pushed or len(self._waiting) < self.settings.prefetch:
                 self._waiting.append(run)
             else:
-                self._give_back(run)
+                self.give_back(run)
 
     def _hold(self, lease: Json, *, pushed: bool) -> Run:
         task = Task(lease, worker_id=self.worker_id, on_progress=self._keeper.progressed)
-        due = self._keeper.due_for(pushed=pushed)
-        held = Held(task, due, give_up=lambda code: self._lose(run, code), give_back=lambda: self._give_back(run))
-        run = Run(lease, task, held)
+        run = Run(self, task, self._keeper.due_for(pushed=pushed))
         self.in_hand.add(task.lease_id)
-        self._keeper.keep(held)
+        self._keeper.keep(run)
         return run
 
     def _start(self, run: Run) -> None:
-        run.held.started = True
+        run.started = True
         self.running[run.task.lease_id] = run
         run.work = asyncio.create_task(self._work(run))
 
-    def _lose(self, run: Run, code: str) -> None:
+    def lose(self, run: Run, code: str) -> None:
         """Its result would count for nothing: stop the handler."""
         run.lost = code
         self._keeper.drop(run.task.lease_id)
         self.in_hand.discard(run.task.lease_id)
-        run.task._cancelled.set()
+        run.task._is_cancelled = True
         if run.work:
             run.task.log.warning("the lease is %s: the handler is stopped", code)
             run.work.cancel()
@@ -142,7 +147,7 @@ class Pool:
             self._note(run, "lost")
             self._turn()
 
-    def _give_back(self, run: Run) -> None:
+    def give_back(self, run: Run) -> None:
         """Unstarted, so nothing happened to it."""
         if run in self._waiting:
             self._waiting.remove(run)
@@ -166,7 +171,7 @@ class Pool:
         finally:
             self._keeper.drop(task.lease_id)
             self.running.pop(task.lease_id, None)
-            self._counters.add("crew_worker_seconds_total", time.monotonic() - began, channel=task.channel)
+            self._counters.spent(task.channel, time.monotonic() - began)
             self._turn()
         if result is not None:
             self.outbox.put(result)
@@ -176,7 +181,7 @@ class Pool:
         task = run.task
         try:
             returned = await self.handlers[task.channel](task, self._threads)
-            result = outbox.completed(verdict.completion(task, returned))
+            result = outbox.completed(task.lease_id, verdict.completion(task, returned))
             outcome = "completed"
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if run.lost:
@@ -202,10 +207,10 @@ class Pool:
     def _shut_out(self, workgroup: str | None) -> None:
         """What waits here for a workgroup that is rate-limited goes back."""
         for run in [run for run in self._waiting if workgroup and run.task.workgroup == workgroup]:
-            self._give_back(run)
+            self.give_back(run)
 
     def _note(self, run: Run, outcome: str) -> None:
-        self._counters.add("crew_worker_tasks_total", channel=run.task.channel, outcome=outcome)
+        self._counters.ended(run.task.channel, outcome)
 
     # -- claims
 
@@ -362,13 +367,13 @@ class Pool:
         self._changed.set()
         await self.stop_polling()
         for run in list(self._waiting):
-            self._give_back(run)
+            self.give_back(run)
 
     def cancel(self) -> None:
         """Cut the handlers off."""
         for run in self.running.values():
             run.stopped = True
-            run.task._cancelled.set()
+            run.task._is_cancelled = True
             if run.work:
                 run.work.cancel()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from crew_worker.api import Json
@@ -24,6 +24,12 @@ class Parent:
     output: Any
 
 
+def parent_of(given: Json) -> Parent:
+    return Parent(
+        given["taskId"], given["name"], given["channel"], given["state"], given.get("input"), given.get("output")
+    )
+
+
 @dataclass
 class Progress:
     """As last said by the handler, and whether the server knows."""
@@ -31,6 +37,9 @@ class Progress:
     fraction: float | None = None
     message: str | None = None
     news: bool = False
+
+
+NOTHING_SAID = Progress()
 
 
 class TaskLog(logging.LoggerAdapter[logging.Logger]):
@@ -64,16 +73,18 @@ class Task:
         self.remaining_attempts: int = task.get("remainingAttempts") or 0
         self.timeout_seconds: float | None = task.get("timeoutSeconds")
         self.group_id: str = (task.get("group") or {}).get("id", "")
-        self.parents: list[Parent] = [
-            Parent(p["taskId"], p["name"], p["channel"], p["state"], p.get("input"), p.get("output"))
-            for p in lease.get("parents") or ()
-        ]
+        parents = lease.get("parents")
+        self.parents: list[Parent] = [parent_of(p) for p in parents] if parents else []
         self.worker_id = worker_id
         self.children: list[Draft[Any]] = []
-        self.last_progress = Progress()
+        self.last_progress = NOTHING_SAID
         self._on_progress = on_progress
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
         self._inherited: dict[str, str] = {}
+
+    @cached_property
+    def log(self) -> TaskLog:
+        """Says with each message which task, attempt and lease it is about."""
         ids: Mapping[str, object] = {
             "task_id": self.id,
             "group_id": self.group_id,
@@ -81,9 +92,9 @@ class Task:
             "workgroup": self.workgroup,
             "attempt": self.attempt,
             "lease_id": self.lease_id,
-            "worker_id": worker_id,
+            "worker_id": self.worker_id,
         }
-        self.log = TaskLog(logging.getLogger(f"crew_worker.task.{self.channel}"), ids)
+        return TaskLog(logging.getLogger(f"crew_worker.task.{self.channel}"), ids)
 
     @property
     def outputs(self) -> list[Any]:
@@ -93,7 +104,7 @@ class Task:
     @property
     def cancelled(self) -> bool:
         """The lease is lost or the task cancelled. Plain functions, which nobody can interrupt, look here now and then."""
-        return self._cancelled.is_set()
+        return self._is_cancelled
 
     def check(self) -> None:
         """Raises Cancelled when there is no more sense in going on."""

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from crew_worker.api import Json
 from crew_worker.task import Task
 
 FIELDS = ("traceparent", "tracestate")
@@ -28,6 +29,11 @@ def carried(metadata: Any) -> dict[str, str]:
     return {name: metadata[name] for name in FIELDS if isinstance(metadata.get(name), str)}
 
 
+def is_recorded() -> bool:
+    """Whether anybody takes spans. Else the context is handed on as it came, which costs nothing."""
+    return _installed and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def current() -> dict[str, str]:
     """The trace context of the caller, to put into the metadata of what it makes."""
     here: dict[str, str] = {}
@@ -36,13 +42,15 @@ def current() -> dict[str, str]:
     return here
 
 
+def with_trace(task: Json, here: Json) -> Json:
+    """The NewTask, with a trace in its metadata where it has none of its own."""
+    metadata = task.get("metadata", {})
+    return {**task, "metadata": {**here, **metadata}} if here and isinstance(metadata, dict) else task
+
+
 @contextlib.contextmanager
 def attempt(task: Task) -> Iterator[None]:
     """The span of one attempt; what the task spawns continues it."""
-    task._inherited = carried(task.metadata)
-    if not _installed:
-        yield
-        return
     context = propagate.extract(task._inherited)
     attributes: dict[str, Any] = {
         "crew.task.id": task.id,

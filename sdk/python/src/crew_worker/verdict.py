@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from crew_worker.api import Json
+from crew_worker import tracing
+from crew_worker.api import Json, encode
 from crew_worker.draft import Draft, seconds
 from crew_worker.errors import Discard, RateLimited, Retry, TaskError
 from crew_worker.output import Output
@@ -20,17 +21,19 @@ TRACEBACK_CHARACTERS = 4000
 HERE, THREADS = Path(__file__).parent, Path(thread.__file__).parent
 
 
-def completion(task: Task, returned: Any) -> Json:
-    """A CompleteTaskInput. Falsy values are results like any other."""
+def completion(task: Task, returned: Any) -> str:
+    """A CompleteTaskInput as JSON. Falsy values are results like any other. Raises TypeError or ValueError for what is no JSON."""
+    if not task.children and not isinstance(returned, Output):
+        return f'{{"lease":{encode(task.lease_id)},"output":{encode(returned)}}}'
     output = returned if isinstance(returned, Output) else Output(returned)
     item: Json = {"lease": task.lease_id, "output": output.value}
     if children := [*task.children, *output.children]:
-        item["children"] = [with_trace(child, task._inherited) for child in unique(children)]
+        item["children"] = [tracing.with_trace(child.as_input(), task._inherited) for child in unique(children)]
     if output.children_delay is not None:
         item["childrenDelaySeconds"] = seconds(output.children_delay)
     if output.workgroup_delay is not None:
         item["workgroupDelaySeconds"] = seconds(output.workgroup_delay)
-    return item
+    return encode(item)
 
 
 def failure(task: Task, error: BaseException) -> Json:
@@ -81,12 +84,3 @@ def users_part(trace: TracebackType | None) -> TracebackType | None:
 def unique(drafts: Sequence[Draft[Any]]) -> list[Draft[Any]]:
     """A child that was spawned and returned too is one child."""
     return list({draft.id: draft for draft in drafts}.values())
-
-
-def with_trace(draft: Draft[Any], inherited: dict[str, str]) -> Json:
-    """The NewTask, with the trace of the task that makes it where it has none of its own."""
-    made = draft.as_input()
-    metadata = made.get("metadata", {})
-    if inherited and isinstance(metadata, dict):
-        made["metadata"] = {**inherited, **metadata}
-    return made
