@@ -56,6 +56,8 @@ class ClaimedRow:
     weight: int
     is_seed: bool
     spawned_by: int | None
+    has_parents: bool
+    """False: it has none. True: it may have some."""
     created_at: datetime
     again: int
     opens_in: float | None

@@ -82,6 +82,26 @@ class NewTaskRow:
     on_parent_failure: int = 0
 
     @property
+    def is_everyday(self) -> bool:
+        """Waits for nothing, has no key, and the policy that tasks have unless told otherwise."""
+        return (
+            self.open == 0
+            and self.key is None
+            and self.delay is None
+            and self.run_after is None
+            and self.parent_delay is None
+            and self.spawned_by is None
+            and self.timeout is None
+            and self.on_parent_failure == 0
+            and self.max_attempts == 5
+            and self.retry_delay == 30
+            and self.backoff == 1
+            and self.max_delay == 3600
+            and self.weight == 1
+            and not self.is_seed
+        )
+
+    @property
     def merges(self) -> bool:
         """0 MERGE 1 RETURN_EXISTING 2 REJECT 3 ALLOW"""
         return self.key is not None and self.on_duplicate != 3
@@ -105,6 +125,10 @@ class Batch:
     groups: list[NewGroupRow] = field(default_factory=list)
     tasks: list[NewTaskRow] = field(default_factory=list)
     links: list[NewLink] = field(default_factory=list)
+
+    @property
+    def is_everyday(self) -> bool:
+        return not self.links and all(x.is_everyday for x in self.tasks)
 
     @property
     def is_plain(self) -> bool:
@@ -134,6 +158,12 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
         [x.name for x in t],
         [x.input for x in t],
         [x.metadata for x in t],
+    )
+    if batch.is_everyday:
+        found = await connection.fetch(statement("create", "create_ready_tasks"), *args)
+        return [CreatedRow(*row) for row in found]
+    args = (
+        *args,
         [x.run_after for x in t],
         [x.delay for x in t],
         [x.parent_delay for x in t],

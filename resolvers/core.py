@@ -53,6 +53,9 @@ class Rhythm:
     """So long after the last message of a stream an empty one follows."""
 
 
+_REMEMBERED = 10_000
+
+
 async def _nothing() -> bool:
     return False
 
@@ -83,6 +86,14 @@ class Core:
     """Bring ready tasks of limited workgroups to where claims look; whether there were any."""
     seen: dict[int, tuple[list[str], str]] = field(default_factory=dict)
     """Workers heard of since the last ping: number → channels and transport."""
+
+    group_ids: dict[int, str] = field(default_factory=dict)
+    """Of groups met lately, by number. Neither ever changes."""
+
+    def remember_groups(self, ids: dict[int, str]) -> None:
+        if len(self.group_ids) + len(ids) > _REMEMBERED:
+            self.group_ids.clear()
+        self.group_ids.update(ids)
 
     @staticmethod
     def of(pool: Pool, ns: int, lease_key: bytes, limits: Limits, rhythm: Rhythm) -> Core:

@@ -408,6 +408,11 @@ class _Maker:
                 if asyncio.iscoroutinefunction(definition.base_resolver.wrapped_func):
                     parts.append(f"{key!r}: None")
                     later.append(f"    pending.append((made, {key!r}, r{n}({given}), p{n}))")
+                elif getattr(definition.base_resolver.wrapped_func, "is_prompt", False):
+                    parts.append(f"{key!r}: None")
+                    later.append(f"    v = r{n}({given})")
+                    later.append(f"    if hasattr(v, '__await__'): pending.append((made, {key!r}, v, p{n}))")
+                    later.append(f"    else: made[{key!r}] = p{n}(v, info, pending)")
                 else:
                     parts.append(f"{key!r}: p{n}(r{n}({given}), info, pending)")
         lines = ["def project(o, info, pending):", "    if o is None: return None"]

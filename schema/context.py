@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode
 from strawberry.types import Info as StrawberryInfo
@@ -75,6 +76,7 @@ class Context:
 
 
 Info = StrawberryInfo[Context, None]
+Resolver = TypeVar("Resolver", bound=Callable[..., Any])
 
 
 def page_size(first: int | None, default: int, info: Info, path: tuple[str, ...] = ("first",)) -> int:
@@ -84,6 +86,22 @@ def page_size(first: int | None, default: int, info: Info, path: tuple[str, ...]
     if not 0 <= size <= most:
         raise BadInput(f"first is {size}; it must be between 0 and {most}: take the next page with `after`", path)
     return size
+
+
+def prompt(resolver: Resolver) -> Resolver:
+    """Marks one that answers at once where it can, and with an awaitable where it cannot: 500 leases without parents need not
+    be 500 coroutines."""
+    resolver.is_prompt = True  # type: ignore[attr-defined]
+    return resolver
+
+
+def asks_for(info: Info, names: frozenset[str]) -> bool:
+    """Whether this field is asked for no more than these leaves."""
+    return all(
+        isinstance(leaf, FieldNode) and leaf.name.value in names
+        for node in info._raw_info.field_nodes
+        for leaf in _children(node, info)
+    )
 
 
 def asks_only(info: Info, inside: str, names: frozenset[str]) -> bool:

@@ -235,16 +235,16 @@ class CreateTasksPayload:
 
 async def _group(info: Info, made: Made, read: bool) -> TaskGroup:
     if not read:
-        return _bare_group(made)
+        return bare_group(str(made.group_id))
     core = info.context.core
     found = await rows.read_groups(core.pool, core.ns, ids=[made.group_id])
     return TaskGroup.of(found[0])
 
 
-def _bare_group(made: Made) -> TaskGroup:
+def bare_group(uuid: str) -> TaskGroup:
     """For a caller who asks for no more than the id."""
     group = TaskGroup.__new__(TaskGroup)
-    group.id = strawberry.ID(str(made.group_id))
+    group.id = strawberry.ID(uuid)
     return group
 
 

@@ -15,7 +15,7 @@ from db.task import ParentResultRow
 from resolvers import access, claim
 from resolvers.dispatch import Standing
 from resolvers.lease import Outcome, Refused
-from schema.context import Info, asks_only, page_size
+from schema.context import Info, asks_only, page_size, prompt
 from schema.group import bare_task
 from schema.inputs import NullMeansDefault
 from schema.new_task import NewTask
@@ -70,19 +70,27 @@ class Lease:
     attempt: int = of(description="Which attempt this is, counted from 1.")
     expires_at: datetime = of(description="When the server may take it back: extend it before then.")
 
-    @strawberry.field(description="What the parents produced, in the order they were named, then the adopted ones.")
-    async def parents(
+    @strawberry.field(
+        description="What the parents produced, in the order they were named, then the adopted ones.",
+        graphql_type=list[ParentResult],
+    )
+    @prompt
+    def parents(
         self,
         info: Info,
         first: Annotated[int | None, strawberry.argument(description="At most so many, 0 to 1000.")] = 1000,
-    ) -> list[ParentResult]:
-        loader = info.context.loaders.parent_results(page_size(first, 1000, info))
-        return [ParentResult.of(row) for row in await loader.load(self.task.no)]
+    ) -> Any:
+        most = page_size(first, 1000, info)
+        return _parents(info, self.task.no, most) if self.task.has_parents else []
 
     @strawberry.field(description="How many parents the task has.")
     async def parent_count(self, info: Info) -> int:
         counts = await info.context.loaders.link_counts.load(self.task.no)
         return counts.parents + counts.results
+
+
+async def _parents(info: Info, no: int, most: int) -> list[ParentResult]:
+    return [ParentResult.of(row) for row in await info.context.loaders.parent_results(most).load(no)]
 
 
 def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str) -> list[Lease]:

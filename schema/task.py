@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
 from db.task import EdgeRow, ErrorRow, TaskRow
 from resolvers import check
-from schema.context import Info, page_size
+from schema.context import Info, asks_for, page_size, prompt
 from schema.scalars import JSON
 
 if TYPE_CHECKING:
     from schema.group import TaskGroup
 
 of = strawberry.field
+_ID = frozenset({"id"})
 
 
 @strawberry.enum(description="Where a task stands in its life.")
@@ -216,6 +217,8 @@ class Task:
     started_at: datetime | None = of(description="When its latest attempt started.")
     finished_at: datetime | None = of(description="When it ended.")
 
+    has_parents = True  # It may have some: only claims know better.
+
     @classmethod
     def of(cls, row: TaskRow) -> Task:
         return cls(
@@ -258,14 +261,15 @@ class Task:
             finished_at=row.finished_at,
         )
 
-    @strawberry.field(description="The group it belongs to.")
-    async def group(self, info: Info) -> Annotated[TaskGroup, strawberry.lazy("schema.group")]:
-        from schema.group import TaskGroup as Group
+    @strawberry.field(
+        description="The group it belongs to.", graphql_type=Annotated["TaskGroup", strawberry.lazy("schema.group")]
+    )
+    @prompt
+    def group(self, info: Info) -> Any:
+        from schema.group import bare_group
 
-        row = await info.context.loaders.groups.load(self.group_no)
-        if row is None:
-            raise LookupError(f"task {self.id} has no group")
-        return Group.of(row)
+        known = info.context.core.group_ids.get(self.group_no)
+        return bare_group(known) if known and asks_for(info, _ID) else _group(info, self.group_no)
 
     @strawberry.field(
         description="What each failed attempt reported, oldest first. The first and the newest 99 are kept."
@@ -320,6 +324,15 @@ class Task:
 
 def json_or_none(text: str | None) -> JSON | None:
     return None if text is None else JSON(text)
+
+
+async def _group(info: Info, number: int) -> TaskGroup:
+    from schema.group import TaskGroup as Group
+
+    row = await info.context.loaders.groups.load(number)
+    if row is None:
+        raise LookupError(f"there is no group {number}")
+    return Group.of(row)
 
 
 async def _linked(info: Info, nos: list[int]) -> list[Task]:

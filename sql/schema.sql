@@ -480,6 +480,7 @@ CREATE TABLE public.task (
     on_duplicate smallint DEFAULT 0 NOT NULL,
     timeout double precision,
     on_parent_failure smallint DEFAULT 0 NOT NULL,
+    has_parents boolean DEFAULT true NOT NULL,
     CONSTRAINT attempts_are_positive CHECK ((max_attempts > 0))
 );
 

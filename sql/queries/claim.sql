@@ -236,6 +236,7 @@ select
   g.weight,
   g.is_seed,
   g.spawned_by,
+  g.has_parents,
   g.created_at,
   --lean{
   (select why from refused) as again,

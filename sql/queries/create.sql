@@ -70,8 +70,14 @@ with there as materialized (
     select distinct g.group_no from unnest($7::bigint[], $23::bigint[]) as g(group_no, spawned_by)
     where g.group_no <> 0 and g.spawned_by is null))
   order by group_no for key share),
+new_group as materialized (
+  select nextval('group_no') as group_no, u.*
+  from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
+-- Groups are found by their places in an array: a join might change the order in which numbers are drawn.
 given as materialized (
-  select nextval('task_no') as no, u.*, coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
+  select nextval('task_no') as no, u.*,
+    coalesce((select array_agg(group_no order by ord) from new_group)[u.new_group], u.old_group) as group_no,
+    coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
     $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
     $22::bool[], $23::bigint[], $24::int[]
@@ -79,50 +85,46 @@ given as materialized (
     , $29::text[], $30::smallint[], $31::float8[], $32::smallint[]
     --full}
     ) with ordinality
-    as u(id, new_group, group_no, channel, workgroup, rank, name, input, metadata, run_after, delay, parent_delay,
+    as u(id, new_group, old_group, channel, workgroup, rank, name, input, metadata, run_after, delay, parent_delay,
       max_attempts, retry_delay, backoff, max_delay, weight, is_seed, spawned_by, open,
       --full{
       key, on_duplicate, timeout, policy,
       --full}
       ord)
-  where u.new_group <> 0 or u.spawned_by is not null or u.group_no in (select group_no from there)),
-new_group as materialized (
-  select nextval('group_no') as group_no, u.*, (select coalesce(max(no), 0) from given) as made_upto
-  from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
+  where u.new_group <> 0 or u.spawned_by is not null or u.old_group in (select group_no from there)),
 grouped as (
   insert into task_group (ns, group_no, id, name, metadata, made_upto)
-  select $1, group_no, id, name, metadata, made_upto from new_group
+  select $1, group_no, id, name, metadata, (select coalesce(max(no), 0) from given) from new_group
   returning group_no),
 t as materialized (
   select
-    g.no,
-    g.id,
-    coalesce(n.group_no, g.group_no) as group_no,
-    g.channel,
-    g.workgroup,
-    g.rank,
-    g.max_attempts,
-    g.open,
+    no,
+    group_no,
+    channel,
+    workgroup,
+    rank,
+    max_attempts,
+    open,
     --full{
-    case when g.on_duplicate <> 3 then g.key end as key,
-    g.policy,
+    case when on_duplicate <> 3 then key end as key,
+    policy,
     --full}
-    g.ord,
-    greatest(g.own_time, now() + g.parent_delay * interval '1 s') as run_at
-  from given g left join new_group n on n.ord = g.new_group),
+    ord,
+    greatest(own_time, now() + parent_delay * interval '1 s') as run_at
+  from given),
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, run_after, max_attempts,
-    retry_delay, backoff, max_delay, weight, is_seed, spawned_by
+    retry_delay, backoff, max_delay, weight, is_seed, spawned_by, has_parents
     --full{
     , key, on_duplicate, timeout, on_parent_failure
     --full}
     )
-  select $1, g.no, g.id, t.group_no, g.channel, g.workgroup, g.rank, g.name, g.input, g.metadata, g.own_time, g.max_attempts,
-    g.retry_delay, g.backoff, g.max_delay, g.weight, g.is_seed, g.spawned_by
+  select $1, no, id, group_no, channel, workgroup, rank, name, input, metadata, own_time, max_attempts,
+    retry_delay, backoff, max_delay, weight, is_seed, spawned_by, ord in (select unnest($27::int[]))
     --full{
-    , g.key, g.on_duplicate, g.timeout, g.policy
+    , key, on_duplicate, timeout, policy
     --full}
-  from given g join t using (no)),
+  from given),
 linked as (
   insert into edge (ns, parent, child, place
     --full{
@@ -196,6 +198,43 @@ select
   case when open > 0 then 0 when run_at > now() then 1 else 2 end as state,
   extract(epoch from run_at - now())::float8 as due_in
 from t order by ord;
+
+-- name: create_ready_tasks
+-- What create_tasks makes of tasks of the default policy that wait for nothing and have no key, in two thirds of the time.
+-- $1 ns; groups: $2 ids $3 names $4 metadata; tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group
+-- $8 channels $9 workgroups $10 ranks $11 names $12 inputs $13 metadata
+with there as materialized (
+  select group_no from task_group
+  where ns = $1 and group_no = any (array(select distinct g.group_no from unnest($7::bigint[]) as g(group_no) where g.group_no <> 0))
+  order by group_no for key share),
+new_group as materialized (
+  select nextval('group_no') as group_no, u.*
+  from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
+t as materialized (
+  select nextval('task_no') as no, u.*,
+    coalesce((select array_agg(group_no order by ord) from new_group)[u.new_group], u.old_group) as group_no
+  from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[])
+    with ordinality as u(id, new_group, old_group, channel, workgroup, rank, name, input, metadata, ord)
+  where u.new_group <> 0 or u.old_group in (select group_no from there)),
+grouped as (
+  insert into task_group (ns, group_no, id, name, metadata, made_upto)
+  select $1, group_no, id, name, metadata, (select coalesce(max(no), 0) from t) from new_group
+  returning group_no),
+made as (
+  insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, max_attempts, retry_delay, backoff,
+    max_delay, has_parents)
+  select $1, no, id, group_no, channel, workgroup, rank, name, input, metadata, 5, 30, 1, 3600, false from t),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, 0, 5, 0 from t),
+told as (
+  insert into event (ns, kind, state, nos, groups, channels, workgroups, attempts)
+  select $1, 1, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
+  from t having count(*) > 0),
+told_groups as (
+  insert into event (ns, kind, groups)
+  select $1, 18, array_agg(group_no) from grouped having count(*) > 0)
+select ord, no, group_no, channel, rank, 2 as state, null::float8 as due_in from t order by ord;
 
 -- name: groups_to_repeat
 -- Groups that are there already, with the highest number their creating call drew. $1 ns $2 ids

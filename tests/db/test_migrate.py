@@ -110,9 +110,12 @@ async def test_what_was_there_before_reading_was_folded_is_counted_as_it_is(empt
             await old.execute(step.sql)
             await old.execute("insert into migration (number, name) values ($1, $2)", step.number, step.name)
         await old.execute("insert into channel (ns, channel, name) values (1, 1001, 'c')")
+        # A column that the statements of today write, and those of then did not.
+        await old.execute("alter table task add column has_parents boolean")
         nos = [row.no for row in await create_tasks(old, 1, batch_of({"a": (), "b": ("a",), "c": ()}))]
         await create_tasks(old, 1, Batch(groups=[NewGroupRow(new_id(), "empty", None)]))
         await cancel_tasks(old, 1, nos[2:])
+        await old.execute("alter table task drop column has_parents")
         assert "0003_reading.sql" in await migrate(empty)
         await create_tasks(old, 1, batch_of({"d": ()}))
         await cancel_tasks(old, 1, nos[:1])
