@@ -110,14 +110,15 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
         d = call.drafts[n]
         child, delay = place_of[d.id], None
         links: dict[tuple[int, int], NewLink] = {}
-        for link in links_inside(call, d, there, place_of):
+        alone = d.names_no_parent and not there.adopts
+        for link in () if alone else links_inside(call, d, there, place_of):
             links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
         for parent in there.adopts.get(d.id, ()):
             if parent in place_of:
                 at = place_of[parent]
                 links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
         open_parents = len(links)
-        for parent, place, subtree, adopted in links_outside(call, d, there):
+        for parent, place, subtree, adopted in () if alone else links_outside(call, d, there):
             number = there.parents[parent]
             if (0, number) in links:
                 links[0, number].subtree |= subtree
@@ -132,7 +133,8 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
         if call.spawned_by is not None and d.names_no_parent:
             links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
             delay = call.parent_delay
-        batch.links += links.values()
+        if links:
+            batch.links += links.values()
         batch.tasks.append(
             NewTaskRow(
                 id=d.id,

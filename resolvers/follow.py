@@ -26,6 +26,7 @@ class After:
     """Where tasks became ready, when the next thing is due, what makes room: told when the transaction is committed."""
 
     places: list[Place] = field(default_factory=list)
+    """Of each channel the first is told alone: whoever looks there meets the others."""
     due: list[float] = field(default_factory=list)
     ended: bool = False
     """A person took a task from its lease: where a limit was reached there is room now."""
@@ -36,7 +37,11 @@ class After:
             self.due.append(found.due_in)
 
     def tell(self, core: Core) -> None:
-        core.wake(self.places)
+        first: dict[int, Place] = {}
+        for place in self.places:
+            if (known := first.get(place[0])) is None or place < known:
+                first[place[0]] = place
+        core.wake(list(first.values()))
         if self.ended:
             core.ended([])
         if self.due:

@@ -248,10 +248,13 @@ def bare_group(uuid: str) -> TaskGroup:
     return group
 
 
-async def _tasks(info: Info, made: Made, read: bool) -> list[Task]:
-    if read:
-        return await tasks_in_order(info, [no for no, _ in made.tasks])
-    return [bare_task(no, str(uuid)) for no, uuid in made.tasks]
+async def _tasks(info: Info, made: Made) -> list[Task]:
+    """As far as they are asked for."""
+    if asks_only(info, "tasks", frozenset()):
+        return []
+    if asks_only(info, "tasks", _ID):
+        return [bare_task(no, str(uuid)) for no, uuid in made.tasks]
+    return await tasks_in_order(info, [no for no, _ in made.tasks])
 
 
 def bare_task(no: int, uuid: str) -> Task:
@@ -308,7 +311,7 @@ class GroupMutation:
         (made,) = await info.context.services.creator.groups([input], ("input",), many=False)
         return CreateTaskGroupPayload(
             task_group=await _group(info, made, not asks_only(info, "taskGroup", _ID)),
-            tasks=await _tasks(info, made, not asks_only(info, "tasks", _ID)),
+            tasks=await _tasks(info, made),
         )
 
     @strawberry.mutation(description="Make many groups in one call and one transaction: all of them or none.")
@@ -325,7 +328,8 @@ class GroupMutation:
         return CreateTaskGroupsPayload(
             groups=[
                 CreateTaskGroupPayload(
-                    task_group=TaskGroup.of(groups[m.group_id]), tasks=await _tasks(info, m, read=True)
+                    task_group=TaskGroup.of(groups[m.group_id]),
+                    tasks=await tasks_in_order(info, [no for no, _ in m.tasks]),
                 )
                 for m in made
             ]
@@ -338,7 +342,7 @@ class GroupMutation:
         input: Annotated[CreateTasksInput, strawberry.argument(description="The tasks.")],
     ) -> CreateTasksPayload | None:
         made = await info.context.services.creator.tasks(input.group_id, input.tasks, ("input",))
-        return CreateTasksPayload(tasks=await _tasks(info, made, not asks_only(info, "tasks", _ID)))
+        return CreateTasksPayload(tasks=await _tasks(info, made))
 
     @strawberry.mutation(
         description=(
