@@ -8,7 +8,7 @@
     waiting     a million tasks are blocked, scheduled, suspended, and all of these
     finished    ten million finished tasks are kept
     idle        a thousand workers wait, by long poll and by websocket
-    reconnects  five hundred websockets are dropped at once, every two seconds
+    reconnects  five hundred websockets are dropped at once, again and again
     suspend     a workgroup of 100,000 ready tasks is suspended and resumed
 
 Each part has servers of its own, each with a fresh embedded PostgreSQL (fsync on). Only ratios inside one run mean something:

@@ -15,6 +15,8 @@ from bench.throughput import GROUP, TASKS, TURN
 from tests.support.process import ServerProcess
 
 TEN = 10
+Spell = tuple[float, float]
+"""Its begin and end by time.perf_counter()."""
 
 
 class Load:
@@ -59,20 +61,24 @@ class Load:
                 await line.close()
                 return
 
-    # -- what came of it, between two instants of time.perf_counter()
+    # -- what came of it
 
-    def rate(self, begin: float, end: float) -> float:
+    def rate(self, *spells: Spell) -> float:
         """Tasks completed a second."""
-        return sum(n for at, _, n in self.answers if begin <= at < end) / (end - begin)
+        done = sum(n for spell in spells for _, _, n in self._within(spell))
+        return done / sum(end - begin for begin, end in spells)
 
-    def p99(self, begin: float, end: float) -> float:
+    def p99(self, *spells: Spell) -> float:
         """Milliseconds from a call to its answer."""
-        return quantile([took for at, took, _ in self.answers if begin <= at < end], 0.99) * 1000
+        return quantile([took for spell in spells for _, took, _ in self._within(spell)], 0.99) * 1000
 
-    def longest_gap(self, begin: float, end: float) -> float:
+    def longest_gap(self, spell: Spell) -> float:
         """Milliseconds between two answers, whoever got them."""
-        times = [begin, *sorted(at for at, _, _ in self.answers if begin <= at < end), end]
+        times = [spell[0], *sorted(at for at, _, _ in self._within(spell)), spell[1]]
         return max(b - a for a, b in pairwise(times)) * 1000
+
+    def _within(self, spell: Spell) -> list[tuple[float, float, int]]:
+        return [answer for answer in self.answers if spell[0] <= answer[0] < spell[1]]
 
     @property
     def wrong(self) -> int:

@@ -1,14 +1,16 @@
-"""Five hundred websocket subscribers whose connections all drop at once, every two seconds, while others work."""
+"""Five hundred websocket subscribers whose connections all drop at once, again and again, while others work.
+
+Two seconds of calm, in which all stand; then two from the drop on, or as long as it takes until all stand again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from bench.faults.load import Load
+from bench.faults.load import Load, Spell
 from bench.faults.socket import Socket
 from bench.faults.stage import LOST, Pair, counts, quantile, served
 from tests.support.process import ServerProcess
@@ -57,32 +59,28 @@ class Crowd:
             await socket.next("next")
 
 
-async def timed(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
-    start = time.perf_counter()
-    await work()
-    return start, time.perf_counter()
-
-
-async def under_load(server: ServerProcess, seconds: float) -> list[Pair]:
+async def under_load(server: ServerProcess, drops: int) -> list[Pair]:
     load, crowd = Load(server), Crowd(server)
     alone = await crowd.stand()
     times: list[float] = []
 
-    async def dropping() -> None:
-        end = time.perf_counter() + seconds
-        while (begun := time.perf_counter()) < end:
-            await crowd.drop()
-            times.append(await crowd.stand())
-            await asyncio.sleep(begun + EVERY - time.perf_counter())
-
+    calm: list[Spell] = []
+    fault: list[Spell] = []
     await load.start()
     await asyncio.sleep(2)
-    calm = await timed(lambda: asyncio.sleep(seconds))
-    fault = await timed(dropping)
+    for _ in range(drops):
+        begin = time.perf_counter()
+        await asyncio.sleep(EVERY)
+        dropped = time.perf_counter()
+        await crowd.drop()
+        times.append(await crowd.stand())
+        await asyncio.sleep(max(0.0, dropped + EVERY - time.perf_counter()))
+        calm.append((begin, dropped))
+        fault.append((dropped, time.perf_counter()))
     await crowd.drop()
     await load.stop()
     wrong = load.wrong + (await counts(server, load.group) != {"SUCCEEDED": len(load.made)})
-    while_dropped = f"while {SOCKETS} websockets drop every {EVERY:g} s"
+    while_dropped = f"while {SOCKETS} dropped websockets come back"
     return [
         Pair(f"steady work {while_dropped}", "tasks/s", load.rate(*calm), load.rate(*fault)),
         Pair(f"time of a call {while_dropped}, p99", "ms", load.p99(*calm), load.p99(*fault)),
@@ -96,4 +94,4 @@ async def under_load(server: ServerProcess, seconds: float) -> list[Pair]:
 
 def measure(quick: bool) -> list[Pair]:
     with served() as server:
-        return uvloop.run(under_load(server, 6 if quick else 20))
+        return uvloop.run(under_load(server, 5 if quick else 15))

@@ -9,39 +9,40 @@ import time
 
 import uvloop
 
-from bench.faults.load import Load
+from bench.faults.load import Load, Spell
 from bench.faults.stage import LOST, Pair, counts, served
 from tests.support.process import ServerProcess
 
 WAYS = {"a fast restart": signal.SIGINT, "a kill -9": signal.SIGKILL}
 
 
+async def spell(seconds: float) -> Spell:
+    begin = time.perf_counter()
+    await asyncio.sleep(seconds)
+    return begin, time.perf_counter()
+
+
 async def under_load(server: ServerProcess, way: str, seconds: float) -> list[Pair]:
     load = Load(server)
     await load.start()
     await asyncio.sleep(2)
-    before = time.perf_counter()
-    await asyncio.sleep(seconds)
-    stopped = time.perf_counter()
+    calm = await spell(seconds)
     os.kill(server.postmaster, WAYS[way])
-    await asyncio.sleep(seconds)
-    after = time.perf_counter()
-    await asyncio.sleep(seconds)
-    end = time.perf_counter()
+    fault = await spell(seconds)
+    after = await spell(seconds)
     await load.stop()
     made = {"SUCCEEDED": len(load.made)}
     ended = await counts(server, load.group)
-    rate = load.rate(before, stopped)
     return [
-        Pair(f"rate in the {seconds:g} s from {way} of PostgreSQL on", "tasks/s", rate, load.rate(stopped, after)),
-        Pair(f"rate in the {seconds:g} s after that", "tasks/s", rate, load.rate(after, end)),
+        Pair(f"rate in the {seconds:g} s from {way} of PostgreSQL on", "tasks/s", load.rate(calm), load.rate(fault)),
+        Pair(f"rate in the {seconds:g} s after that, {way}", "tasks/s", load.rate(calm), load.rate(after)),
         Pair(
             f"longest time without an answer, {way}",
             "ms",
-            load.longest_gap(before, stopped),
-            load.longest_gap(stopped, after),
+            load.longest_gap(calm),
+            load.longest_gap(fault),
         ),
-        Pair(f"time of a call, p99, {way}", "ms", load.p99(before, stopped), load.p99(stopped, after)),
+        Pair(f"time of a call, p99, {way}", "ms", load.p99(calm), load.p99(fault)),
         Pair(f"tasks lost or run twice, {way}", LOST, None, load.wrong + (ended != made)),
     ]
 

@@ -1,8 +1,9 @@
-"""Three worker processes of the Python SDK drain; then one of them is killed (-9) each second and a new one started."""
+"""Three worker processes of the Python SDK drain; in spells, one of them is killed (-9) each second and a new one started."""
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ crew.run()
 WORKERS = 3
 TRANSPORTS = ("long-poll", "websocket")
 LEASE_SECONDS = 5
+SPELLS = 2
+"""Of kills, each between two of calm."""
 EVENTS = (
     "query($after: Cursor, $filter: TaskEventFilter) { taskEvents(after: $after, filter: $filter, limit: 5000) "
     "{ cursor events { kind at taskId workerId attempt } } }"
@@ -167,10 +170,12 @@ async def drained(server: ServerProcess, transport: str, tasks: int, seconds: fl
         for _ in range(WORKERS):
             workers.start()
         await asyncio.sleep(4)
-        before = await rate(server, group, seconds / 2)
-        fault = await rate(server, group, seconds, workers)
-        await asyncio.sleep(4)
-        after = await rate(server, group, seconds / 2)
+        calm, fault = [], []
+        for _ in range(SPELLS):
+            calm.append(await rate(server, group, seconds / 2))
+            fault.append(await rate(server, group, seconds, workers))
+            await asyncio.sleep(3)
+            calm.append(await rate(server, group, seconds / 2))
         ended = await until_ended(server, group, tasks, 90)
     _, events = await told(server, cursor, group)
     ends = Counter(e["taskId"] for e in events if e["kind"] == "SUCCEEDED")
@@ -179,7 +184,7 @@ async def drained(server: ServerProcess, transport: str, tasks: int, seconds: fl
     drain = f"drain by {WORKERS} workers ({transport}) while one is killed each second"
     wait = f"wait of a killed worker's tasks ({transport}, leases of {LEASE_SECONDS} s)"
     return [
-        Pair(drain, "tasks/s", (before + after) / 2, fault),
+        Pair(drain, "tasks/s", statistics.mean(calm), statistics.mean(fault)),
         Pair(f"{wait}, median", "s", None, quantile(waited, 0.5)),
         Pair(f"{wait}, longest", "s", None, max(waited)),
         Pair(f"tasks begun again after kills ({transport})", "tasks", None, len(waited)),
@@ -191,6 +196,6 @@ def measure(quick: bool) -> list[Pair]:
     found = []
     for transport in TRANSPORTS:
         with served() as server:
-            tasks, seconds = (60_000, 6) if quick else (300_000, 20)
+            tasks, seconds = (100_000, 4) if quick else (400_000, 15)
             found += uvloop.run(drained(server, transport, tasks, seconds))
     return found
