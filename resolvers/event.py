@@ -32,7 +32,7 @@ class Event:
     until: datetime | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class Filter:
     """None is everything."""
 

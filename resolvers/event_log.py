@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from db.live import CHANNEL, GROUP, TASK, WORKER, WORKGROUP, PieceRow, make_tick, name_events, read_ticks, tick_stands
 from resolvers.core import Core
@@ -57,6 +58,8 @@ class EventLog:
         """As far as the reader has read; None while it does not read."""
         self.advanced = asyncio.Event()
         """Set, and replaced, when the reader has read on."""
+        self.batches: dict[object, Any] = {}
+        """What subscribers took of what is kept, for others at the same place; replaced then, too."""
         self._names: OrderedDict[tuple[int, int], str] = OrderedDict()
         self._now: Gather[None, Cursor] = Gather(self._flush_now)
         self.others_reading = asyncio.Semaphore(_OTHERS)
@@ -168,6 +171,7 @@ class EventLog:
 
     def _advance(self) -> None:
         advanced, self.advanced = self.advanced, asyncio.Event()
+        self.batches = {}
         advanced.set()
 
     def _keep(self, pieces: list[Piece]) -> None:

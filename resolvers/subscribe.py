@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from resolvers.cursor import Cursor
 from resolvers.errors import TooSlow
@@ -22,14 +23,22 @@ FIRST_BATCH = 16
 """A stream begins with small batches, each twice the one before: on a line that breaks again and again, some get through."""
 _LOOKED = 2000
 """Items that are filtered before others get their turn."""
+_SHARED = 1000
+"""Batches that are kept until the log goes on."""
 _MOST = 20_000
 """Items that are filtered for one batch."""
 
 
 @dataclass(slots=True)
 class Batch:
+    """Subscribers at the same place with the same filter get the same one."""
+
     events: list[Event]
     cursor: Cursor
+    passed: int = 0
+    """Items that were looked at for it."""
+    shared: dict[object, Any] = field(default_factory=dict)
+    """What was made of it once for all of them."""
 
 
 async def poll(log: EventLog, cursor: Cursor, filter: Filter, limit: int, wait: float) -> Batch:
@@ -81,46 +90,61 @@ class Subscriber:
         passed = 0
         while True:
             advanced = self._log.advanced
-            pieces = await self._following()
-            events = await self._take(pieces, limit)
-            passed += sum(p.size for p in pieces)
+            before = self.cursor
+            batch = await self._batch(limit)
+            self.cursor = batch.cursor
+            passed += batch.passed
             left = give_up - time.monotonic()
-            if events or passed > _MOST or self._log.draining or (left <= 0 and not pieces):
-                return Batch(events, self.cursor)
-            if not pieces:
+            moved = self.cursor != before
+            if batch.events or passed > _MOST or self._log.draining or (left <= 0 and not moved):
+                return batch
+            if not moved:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await advanced.wait()
 
-    async def _following(self) -> list[Piece]:
+    async def _batch(self, limit: int) -> Batch:
+        """What follows: once for all who ask the same before the log goes on."""
+        known, key = self._log.batches, (self.cursor, self._filter, limit)
+        batch: Batch | None = known.get(key)
+        if batch is None:
+            pieces, is_kept = await self._following()
+            batch = await self._take(pieces, limit)
+            if is_kept and len(known) < _SHARED:
+                known[key] = batch
+        return batch
+
+    async def _following(self) -> tuple[list[Piece], bool]:
+        """And whether the log keeps it."""
         log = self._log
         kept = log.kept_after(self.cursor.place)
         if kept is not None:
             self._arrived = self._arrived or not kept
-            return kept
+            return kept, True
         if self._arrived:
             raise TooSlow(
                 "this subscriber did not keep up with what happens: go on from its last cursor, or narrow the filter",
                 (),
             )
         async with log.others_reading:
-            return (await log.read(self.cursor))[0]
+            return (await log.read(self.cursor))[0], False
 
-    async def _take(self, pieces: list[Piece], limit: int) -> list[Event]:
-        """What the filter lets through; the cursor moves behind it."""
+    async def _take(self, pieces: list[Piece], limit: int) -> Batch:
+        """What the filter lets through, with the cursor behind it."""
         events: list[Event] = []
-        looked = 0
+        passed = looked = 0
+        at = self.cursor
         for piece in pieces:
-            for cursor, event in piece.events(self.cursor.place, self._filter):
+            for cursor, event in piece.events(at.place, self._filter):
                 events.append(event)
                 if len(events) == limit:
-                    self.cursor = cursor
-                    return events
-            self.cursor = piece.end
+                    return Batch(events, cursor, passed)
+            at = piece.end
+            passed += piece.size
             looked += piece.size
             if looked > _LOOKED:
                 if events:
-                    return events
+                    break
                 looked = 0
                 await asyncio.sleep(0)
-        return events
+        return Batch(events, at, passed)

@@ -86,7 +86,7 @@ class _Root:
     project: Project
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Compiled:
     """One operation. `inputs` may raise NotCovered; after it, `run` always answers."""
 
@@ -95,6 +95,8 @@ class Compiled:
     """(name, coercion, required)"""
     roots: list[_Root]
     fragments: dict[str, FragmentDefinitionNode]
+    is_plain: bool = False
+    """Below the root nothing is read or computed: the same value makes the same data for everybody."""
 
     def inputs(self, given: dict[str, Any] | None) -> dict[str, Any]:
         """The variables' values as resolvers take them. Raises NotCovered for what is not plainly right."""
@@ -162,7 +164,8 @@ def compile_operation(
             return None
         variables = [_variable(schema, definition) for definition in operation.variable_definitions or ()]
         maker = _Maker(fragments, operation.operation)
-        return Compiled(operation.operation, variables, maker.roots(kind, operation.selection_set), fragments)
+        roots = maker.roots(kind, operation.selection_set)
+        return Compiled(operation.operation, variables, roots, fragments, maker.is_plain)
     except NotCovered:
         return None
 
@@ -310,6 +313,7 @@ class _Maker:
     def __init__(self, fragments: dict[str, FragmentDefinitionNode], kind: OperationType) -> None:
         self._fragments = fragments
         self._is_mutation = kind is OperationType.MUTATION
+        self.is_plain = True
         # A subscription's resolver answers values one after another, the others' one.
         self._is_right = (
             inspect.isasyncgenfunction if kind is OperationType.SUBSCRIPTION else asyncio.iscoroutinefunction
@@ -394,6 +398,7 @@ class _Maker:
                 plain = isinstance(leaf, GraphQLScalarType) and _leaf(leaf) is None
                 parts.append(f"{key!r}: {value}" if plain else f"{key!r}: p{n}({value}, info, pending)")
             else:
+                self.is_plain = False
                 scope[f"r{n}"] = definition.base_resolver.wrapped_func
                 given = "o"
                 if definition.base_resolver.info_parameter:

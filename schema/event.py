@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 
@@ -158,9 +159,16 @@ class TaskEventBatch:
         description="Where to go on from. Keep it: the next call or subscription starts here. It moves on without events, too."
     )
 
+    shared: strawberry.Private[dict[object, Any]] = dataclasses.field(default_factory=dict)
+
     @classmethod
     def of(cls, batch: deciding.Batch) -> TaskEventBatch:
-        return cls(events=[TaskEvent.of(event) for event in batch.events], cursor=Cursor(str(batch.cursor)))
+        """The same for all who were given the same batch."""
+        made: TaskEventBatch | None = batch.shared.get(cls)
+        if made is None:
+            events = [TaskEvent.of(event) for event in batch.events]
+            made = batch.shared[cls] = cls(events=events, cursor=Cursor(str(batch.cursor)), shared=batch.shared)
+        return made
 
 
 _After = Annotated[

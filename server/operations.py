@@ -195,9 +195,16 @@ class Operations:
         value: Any,
     ) -> bytes:
         if ready is not None:
+            compiled, inputs = ready
+            shared: dict[object, bytes] | None = getattr(value, "shared", None) if compiled.is_plain else None
+            if shared is not None and compiled in shared:
+                return shared[compiled]
             try:
                 context = Context(asker.services, caller=asker.caller)
-                return written({"data": await ready[0].told(context, ready[1], value)})
+                body = written({"data": await compiled.told(context, inputs, value)})
+                if shared is not None:
+                    shared[compiled] = body
+                return body
             except Exception:
                 # The executor says what is wrong and where, and answers the rest.
                 pass

@@ -21,6 +21,8 @@ kept as (
   where e.ns = $1 and e.child = $3
   union all
   select $1, $2, place, id, name, channel, state, input, output from plucked where ns = $1 and no = $3 and place > 0),
+-- It was made without links.
+shown as (update task set has_parents = true where ns = $1 and no = $2),
 unknown as (
   delete from keyed k using task t
   where t.ns = $1 and t.no = $2 and k.ns = $1 and k.channel = t.channel and k.key = t.key and k.no = t.no)
