@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from db.live import forget_events, forget_ticks
+from resolvers.access import ANYONE
 from resolvers.core import Rhythm
 from resolvers.event import Filter
 from resolvers.subscribe import Subscriber
+from schema.root import schema
+from server.access import Asker
+from server.operations import Operations, Params
 from tests.support.crew import Crew, Refused, crew_on
 from tests.support.steering import delete
 from tests.support.streams import EVENTS, now, poll, reading
@@ -355,6 +360,38 @@ async def test_who_comes_back_with_a_recent_cursor_costs_no_query(crew: Crew) ->
             assert (await subscriber.next(10, 0)).events == []
         finally:
             crew.services.core.pool._pool = broken
+
+
+async def test_subscribers_at_one_place_are_told_one_batch_written_once(crew: Crew) -> None:
+    start = ""
+    operations = Operations(schema._schema, crew.services.core.limits)
+    asker = Asker(crew.services, ANYONE, "test")
+    asked = [{}, {}, {"filter": {"channels": ["c"]}}, {"filter": {"channels": ["d"]}}]
+    other = EVENTS.replace("progress until", "progress")
+    documents = [(EVENTS, variables) for variables in asked] + [
+        (other, {}),
+        (other.replace("kind at", "kind task { name }"), {}),
+    ] * 2
+
+    def opened(query: str, variables: dict[str, Any]) -> Any:
+        params = Params({"query": query, "variables": {**variables, "after": start}})
+        return operations.stream(operations.documents.get(query), params, asker, "test")
+
+    async with reading(crew, EVENTS) as reader:
+        start = (await reader.next())["cursor"]
+        await crew.create({"name": "a"}, {"name": "b", "channel": "d"})
+        assert len(await reader.events(3)) == 3
+        await until(lambda: _read_up(crew))
+        streams = [opened(*document) for document in documents]
+        told = [json.loads(body := (await anext(stream)).body) and body for stream in streams]
+        for stream in streams:
+            await stream.aclose()
+    assert told[0] is told[1], "the same"
+    assert told[4] is told[6], "of another selection"
+    assert told[5] is not told[7], "what is read now is read for each"
+    assert told[5] == told[7]
+    names = [[e["channel"] for e in json.loads(body)["data"]["taskEvents"]["events"]] for body in told[:5]]
+    assert names == [[None, "c", "d"], [None, "c", "d"], ["c"], ["d"], [None, "c", "d"]]
 
 
 async def _cursor_of(crew: Crew) -> Any:
