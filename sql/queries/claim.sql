@@ -55,7 +55,8 @@ with wanted as materialized (
   select w.*, nextval('lease_no') as lease_no
   from unnest($5::int[], $6::int[], $7::float8[], $8::uuid[], $9::text[], $11::float4[]) with ordinality
     as w(worker, n, seconds, claim_id, asked, offer, ord)
-  where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id)),
+  -- `offset 0`: looked up one by one. Hashed, all claims that are remembered would be read.
+  where w.claim_id is null or not exists (select from claim c where c.ns = $1 and c.claim_id = w.claim_id offset 0)),
 -- The delete finds its rows by ctid = any(array(…)): as a join, the planner may take more than the limit.
 -- The limit is never null, which would be no limit: with every request known, nothing is taken.
 -- The planner must not guess from its statistics how many rows a suspension leaves: where all tasks have the same workgroup it
@@ -173,7 +174,8 @@ got as materialized (
     --full}
     ) c
   join slot s using (turn)
-  join task t on t.ns = $1 and t.no = c.no),
+  -- One by one, too: of a table that nobody has analyzed yet the planner would read all.
+  cross join lateral (select * from task x where x.ns = $1 and x.no = c.no offset 0) t),
 -- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
 parted as materialized (
   select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, until, offer, now() + timeout * interval '1 s' as deadline,

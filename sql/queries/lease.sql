@@ -56,7 +56,8 @@ delta as materialized (
     count(*) filter (where not (h.makes and e.subtree))::int as n,
     --full}
     now() + max(h.child_delay) * interval '1 s' as not_before
-  from hit h join edge e on e.ns = $1 and e.parent = h.no
+  -- `offset 0`: looked up one by one, whatever the planner believes of tables that nobody has analyzed yet.
+  from hit h cross join lateral (select * from edge x where x.ns = $1 and x.parent = h.no offset 0) e
   group by e.child),
 -- Children are locked in order and their newest `open` is read here; all that follows decides by it and finds its rows by
 -- key alone. A condition on `open` in the update or delete would be tested on the old version and strand the child.
@@ -201,7 +202,7 @@ hit as materialized (
       coalesce(i.delay, case when i.keep and i.workgroup_delay is not null then 0 else
         least(t.max_delay, t.retry_delay * power(t.backoff, least(i.failures, 100))) * (0.9 + 0.2 * random()) end),
       case when i.workgroup = 0 then i.workgroup_delay end) as wait
-  from item i join task t on t.ns = $1 and t.no = i.no
+  from item i cross join lateral (select * from task x where x.ns = $1 and x.no = i.no offset 0) t
   where i.taken),
 noted as (
   insert into error (ns, no, attempt, lease_no, worker, started_at, error)
