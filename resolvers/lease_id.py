@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import struct
 
 _MAC_BYTES = 8
 _PAIR = struct.Struct(">QQ")
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), str.maketrans("-_", "+/")
 
 
 class LeaseIds:
@@ -20,14 +20,14 @@ class LeaseIds:
     def pack(self, lease_no: int, no: int) -> str:
         """32 URL-safe characters."""
         pair = _PAIR.pack(lease_no, no)
-        return base64.urlsafe_b64encode(pair + self._sign(pair)).decode()
+        return binascii.b2a_base64(pair + self._sign(pair), newline=False).translate(_TO_URL).decode()
 
     def read(self, lease_id: str) -> tuple[int, int] | None:
         """(lease_no, task number), or None for anything this database never gave out."""
         if len(lease_id) != 32:
             return None
         try:
-            raw = base64.urlsafe_b64decode(lease_id)
+            raw = binascii.a2b_base64(lease_id.translate(_FROM_URL))
         except (binascii.Error, ValueError):
             return None
         pair, mac = raw[: _PAIR.size], raw[_PAIR.size :]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
@@ -62,6 +62,8 @@ Arguments = Callable[[dict[str, Any]], dict[str, Any]]
 class _RawInfo:
     field_nodes: list[FieldNode]
     fragments: dict[str, FragmentDefinitionNode]
+    leaves: frozenset[str] | None = None
+    """The fields that are selected below, where none of them has fields of its own."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,8 @@ class _Lite:
     context: Any
     _raw_info: _RawInfo
     inputs: dict[str, Any]
+    below: dict[Any, _Lite] = field(default_factory=dict)
+    """Of fields below this one, by what makes them."""
 
 
 class Resolver(Protocol):
@@ -361,8 +365,17 @@ class _Maker:
 
     def _info(self, node: FieldNode) -> Callable[[_Lite], _Lite]:
         """The field's own: resolvers look at what is selected below it."""
-        raw = _RawInfo([node], self._fragments)
-        return lambda info: _Lite(info.context, raw, info.inputs)
+        below = node.selection_set.selections if node.selection_set else ()
+        leaves = [n.name.value for n in below if isinstance(n, FieldNode) and n.selection_set is None]
+        raw = _RawInfo([node], self._fragments, frozenset(leaves) if len(leaves) == len(below) else None)
+
+        def own(info: _Lite) -> _Lite:
+            made = info.below.get(own)
+            if made is None:
+                made = info.below[own] = _Lite(info.context, raw, info.inputs)
+            return made
+
+        return own
 
     def _project(self, kind: Any, node: FieldNode) -> Project:
         """How a value of the type becomes a part of the response."""

@@ -97,6 +97,9 @@ def prompt(resolver: Resolver) -> Resolver:
 
 def asks_for(info: Info, names: frozenset[str]) -> bool:
     """Whether this field is asked for no more than these leaves."""
+    leaves: frozenset[str] | None = getattr(info._raw_info, "leaves", None)
+    if leaves is not None:
+        return leaves <= names
     return all(
         isinstance(leaf, FieldNode) and leaf.name.value in names
         for node in info._raw_info.field_nodes

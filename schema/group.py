@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated
 
 import strawberry
@@ -241,6 +241,7 @@ async def _group(info: Info, made: Made, read: bool) -> TaskGroup:
     return TaskGroup.of(found[0])
 
 
+@lru_cache(10_000)
 def bare_group(uuid: str) -> TaskGroup:
     """For a caller who asks for no more than the id."""
     group = TaskGroup.__new__(TaskGroup)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
@@ -266,10 +268,9 @@ class Task:
     )
     @prompt
     def group(self, info: Info) -> Any:
-        from schema.group import bare_group
-
-        known = info.context.core.group_ids.get(self.group_no)
-        return bare_group(known) if known and asks_for(info, _ID) else _group(info, self.group_no)
+        if asks_for(info, _ID) and (known := info.context.core.group_ids.get(self.group_no)):
+            return _groups().bare_group(known)
+        return _group(info, self.group_no)
 
     @strawberry.field(
         description="What each failed attempt reported, oldest first. The first and the newest 99 are kept."
@@ -326,13 +327,18 @@ def json_or_none(text: str | None) -> JSON | None:
     return None if text is None else JSON(text)
 
 
-async def _group(info: Info, number: int) -> TaskGroup:
-    from schema.group import TaskGroup as Group
+@cache
+def _groups() -> Any:
+    """That module imports this one; and an import statement in a field takes longer than the field."""
+    return import_module("schema.group")
 
+
+async def _group(info: Info, number: int) -> TaskGroup:
     row = await info.context.loaders.groups.load(number)
     if row is None:
         raise LookupError(f"there is no group {number}")
-    return Group.of(row)
+    group: TaskGroup = _groups().TaskGroup.of(row)
+    return group
 
 
 async def _linked(info: Info, nos: list[int]) -> list[Task]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from crew_worker.backoff import pause
 from crew_worker.errors import NotCrew, Refused, Unavailable, retry_after
 from crew_worker.http import Http, HttpError
@@ -60,6 +62,15 @@ _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 def encode(value: Any) -> str:
     """As JSON. Raises TypeError or ValueError for what is none (a set, NaN, a loop)."""
     return _ENCODER.encode(value)
+
+
+_DIGITS = bytes(ord("0") if byte in b"0123456789" else byte for byte in range(256))
+
+
+def decode(content: bytes | str) -> Any:
+    """JSON. Raises ValueError. Long whole numbers stay exact, which orjson would round."""
+    raw = content.encode() if isinstance(content, str) else content
+    return json.loads(raw) if b"0" * 19 in raw.translate(_DIGITS) else orjson.loads(raw)
 
 
 def request_body(document: str, variables: Mapping[str, str]) -> bytes:
@@ -134,7 +145,7 @@ class Api:
 
     def read(self, status: int, content: bytes, headers: Mapping[str, str], *, last: bool = False) -> Answer:
         try:
-            said = json.loads(content)
+            said = decode(content)
         except ValueError:
             said = None
         if not isinstance(said, dict) or not (said.get("errors") or isinstance(said.get("data"), dict)):

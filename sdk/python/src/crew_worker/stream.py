@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from crew_worker.api import Api, Json, encode, is_loopback, refusal, request_body
+from crew_worker.api import Api, Json, decode, encode, is_loopback, refusal, request_body
 from crew_worker.http import HttpError
 
 OPEN_SECONDS = 10.0
@@ -70,7 +70,7 @@ async def websocket(api: Api, document: str, variables: Json) -> AsyncIterator[A
 
 async def _message(socket: ClientConnection) -> Json:
     try:
-        said: Json = json.loads(await socket.recv())
+        said: Json = decode(await socket.recv())
     except ValueError as error:
         raise Broken("websocket: what came is no JSON") from error
     return said
@@ -124,7 +124,7 @@ async def _event_data(parts: AsyncIterator[bytes]) -> AsyncIterator[Json]:
                 if event == "complete":
                     raise Broken("sse: the server ended the stream")
                 if event == "next" and data:
-                    yield _data(json.loads("\n".join(data)))
+                    yield _data(decode("\n".join(data)))
                 event, data = "", []
     raise Broken("sse: the line was closed")
 
