@@ -1,6 +1,6 @@
 """Crew and its peers in turn, on one PostgreSQL, in one run, each through its own public API and SDK.
 
-    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot]
+    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot] [--save]
 
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
@@ -20,19 +20,20 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.harness import OURS
+from bench.results import Figure, add_argument, save, spread
 
 ROUND = {
-    "create one by one, 1 client": ("enqueue1", "rate"),
-    "create one by one, 10 clients": ("enqueue10", "rate"),
-    "create in bulk": ("bulk", "rate"),
-    "drain, 1 worker process": ("drain1", "rate"),
-    "drain, 2 worker processes": ("drain2", "rate"),
-    "pick-up, p50 ms": ("latency", "p50"),
-    "pick-up, p99 ms": ("latency", "p99"),
+    "create one by one, 1 client": ("enqueue1", "rate", "tasks/s"),
+    "create one by one, 10 clients": ("enqueue10", "rate", "tasks/s"),
+    "create in bulk": ("bulk", "rate", "tasks/s"),
+    "drain, 1 worker process": ("drain1", "rate", "tasks/s"),
+    "drain, 2 worker processes": ("drain2", "rate", "tasks/s"),
+    "pick-up, p50": ("latency", "p50", "ms"),
+    "pick-up, p99": ("latency", "p99", "ms"),
 }
 SNAPSHOT = {
-    "drain under an open snapshot": ("longtx", "rate"),
-    "last tenth of it over the first": ("longtx", "ratio"),
+    "drain under an open snapshot": ("longtx", "rate", "tasks/s"),
+    "last tenth of it over the first": ("longtx", "ratio", "times"),
 }
 Values = dict[str, dict[str, dict[int, float]]]
 """Figure → peer → round → value."""
@@ -56,12 +57,22 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
     found: Values = defaultdict(lambda: defaultdict(dict))
     for line in results.read_text().splitlines()[seen:]:
         told = json.loads(line)
-        for figure, (part, field) in {**ROUND, **SNAPSHOT}.items():
+        for figure, (part, field, _) in {**ROUND, **SNAPSHOT}.items():
             if told["part"] == part and field in told:
                 found[figure][told["peer"]][told["round"]] = told[field]
         if "error" in told:
             print(told["peer"], told["part"], told["error"], file=sys.stderr)
     return found
+
+
+def kept(found: Values) -> list[Figure]:
+    """Of each figure the rounds in which everyone who ever gave a value gave one."""
+    figures = []
+    for name, by_peer in found.items():
+        rounds = sorted(set.intersection(*(set(values) for values in by_peer.values())))
+        series = {peer: [values[n] for n in rounds] for peer, values in by_peer.items()}
+        figures.append(Figure(name, (ROUND | SNAPSHOT)[name][2], series))
+    return figures
 
 
 def table(found: Values, peers: list[str]) -> list[str]:
@@ -71,7 +82,8 @@ def table(found: Values, peers: list[str]) -> list[str]:
         f"|---|{'---:|' * (len(everyone) + 1)}",
     ]
     for figure, by_peer in found.items():
-        best = min if "ms" in figure else max
+        unit = (ROUND | SNAPSHOT)[figure][2]
+        best = min if unit == "ms" else max
         rounds = {n for values in by_peer.values() for n in values}
         ratios = []
         for n in rounds:
@@ -80,8 +92,7 @@ def table(found: Values, peers: list[str]) -> list[str]:
             if ours and others:
                 ratios.append(best(ours) / best(others))
         cells = [f"{statistics.median(v):,.4g}" if (v := list(by_peer[name].values())) else "–" for name in everyone]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})" if ratios else "–"
-        lines.append(f"| {figure} | {' | '.join(cells)} | {ratio} |")
+        lines.append(f"| {figure}, {unit} | {' | '.join(cells)} | {spread(ratios)} |")
     return lines
 
 
@@ -91,9 +102,14 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--peers", default="graphile,pgqueuer,absurd,pgboss")
     arguments.add_argument("--snapshot", action="store_true")
+    add_argument(arguments)
     given = arguments.parse_args()
     peers = given.peers.split(",")
-    print("\n".join(table(measured(given.harness, peers, given.rounds, given.snapshot), peers)))
+    found = measured(given.harness, peers, given.rounds, given.snapshot)
+    print("\n".join(table(found, peers)))
+    if given.save:
+        options = [f"--rounds {given.rounds}", f"--peers {given.peers}", *["--snapshot"] * given.snapshot]
+        save("beside_peers", kept(found), ["HARNESS_DIR", *options])
 
 
 if __name__ == "__main__":

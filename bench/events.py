@@ -1,6 +1,6 @@
 """What writing the event log costs: the throughput with it, beside the same statements that write no event.
 
-    python -m bench.events [--rounds 3] [--tasks 10000]
+    python -m bench.events [--rounds 3] [--tasks 10000] [--save]
 
 Both run through HTTP and straight through asyncpg, one after the other in each round, on fresh databases. The figure is the median
 over the rounds of what is left of the throughput: 0.9 is a tenth lost. (Without events, nothing is counted either: the rows that
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
 import sys
 
-from bench.throughput import Figures, one_round
+from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.throughput import WAYS, Figures, one_round
 from db import statements
 
 _WRITES = re.compile(r"insert into event \([^)]*\)\s*")
@@ -38,31 +38,42 @@ def loud() -> None:
 
 
 LOAD = statements.load
+WITH, WITHOUT = "with events", "without"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tasks", type=int, default=10_000)
+    add_argument(arguments)
     given = arguments.parse_args()
-    ratios: dict[str, dict[str, list[float]]] = {}
+    rounds = []
     for n in range(given.rounds):
-        found: dict[bool, dict[str, Figures]] = {}
-        for silent in (True, False) if n % 2 else (False, True):
-            (mute if silent else loud)()
-            found[silent] = one_round(given.tasks, ["-c", MUTE] if silent else None)
-        loud()
-        for way, figures in found[False].items():
-            for what, rate in figures.items():
-                ratios.setdefault(what, {}).setdefault(way, []).append(rate / found[True][way][what])
+        rounds.append(measured(given.tasks, silent_first=bool(n % 2)))
         print(f"round {n + 1} of {given.rounds}", file=sys.stderr)
-    print("| with events / without | through HTTP | asyncpg alone |\n|---|---:|---:|")
-    for what, ways in ratios.items():
-        print(f"| {what} | {shown(ways.get('http'))} | {shown(ways.get('asyncpg'))} |")
+    kept = figures(rounds)
+    show(kept)
+    if given.save:
+        save("events", kept)
 
 
-def shown(found: list[float] | None) -> str:
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "–"
+def measured(tasks: int, silent_first: bool) -> Round:
+    found: dict[bool, dict[str, Figures]] = {}
+    for silent in (True, False) if silent_first else (False, True):
+        (mute if silent else loud)()
+        found[silent] = one_round(tasks, ["-c", MUTE] if silent else None)
+    loud()
+    return {
+        (f"{what}, {WAYS[way]}", "tasks/s"): {WITH: rate, WITHOUT: found[True][way][what]}
+        for way, rates in found[False].items()
+        for what, rate in rates.items()
+    }
+
+
+def show(figures: list[Figure]) -> None:
+    print("| with events / without | |\n|---|---:|")
+    for figure in figures:
+        print(f"| {figure.name} | {spread(figure.ratio(WITH, WITHOUT))} |")
 
 
 if __name__ == "__main__":

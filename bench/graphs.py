@@ -1,7 +1,7 @@
 """What graphs and keys cost: 10,000 tasks in random layers, a join of 10,000 parents, a growing tree, and keyed tasks, as
 multiples of the time that 10,000 independent tasks take, created and drained through HTTP.
 
-    python -m bench.graphs [--rounds 3] [--batches 100 500]
+    python -m bench.graphs [--rounds 3] [--batches 100 500] [--save]
 
 And what people do to 100,000 tasks at once, in seconds. One server process and a fresh database for each round, as in
 throughput.py; the shapes take turns within a round. Ratios inside one run count.
@@ -12,20 +12,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import statistics
 import sys
 import time
 import uuid
-from collections import defaultdict
 
 import uvloop
 
 from bench.client import Client
+from bench.results import Figure, Round, add_argument, figures, save, spread
 from bench.throughput import GROUP, NOOP, PAYLOAD, TURN, crew, fresh_database
 from db.migrate import migrate
 
 TASKS = 10_000
 MANY = 100_000
+MANY_TASKS = f"what people do to {MANY:,} tasks"
 LAYERS = 20
 Task = dict[str, object]
 
@@ -140,41 +140,44 @@ async def many(host: str, port: int) -> dict[str, float]:
     return found
 
 
-def one_round(batches: list[int]) -> tuple[dict[int, dict[str, tuple[float, float]]], dict[str, float]]:
+def one_round(batches: list[int]) -> Round:
+    """Seconds."""
+    found: Round = {}
     with fresh_database() as dsn:
         asyncio.run(migrate(dsn))
         with crew(dsn) as (host, port), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = {batch: runner.run(shapes(host, port, batch)) for batch in batches}
-            return found, runner.run(many(host, port))
+            for batch in batches:
+                took = runner.run(shapes(host, port, batch))
+                for n, what in enumerate(("created", "drained")):
+                    found[f"{what}, batches of {batch}", "s"] = {name: seconds[n] for name, seconds in took.items()}
+            found[MANY_TASKS, "s"] = runner.run(many(host, port))
+    return found
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--batches", type=int, nargs="+", default=[100, 500])
+    add_argument(arguments)
     given = arguments.parse_args()
-    ratios: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
-    seconds: dict[str, list[float]] = defaultdict(list)
+    rounds = []
     for n in range(given.rounds):
         print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
-        found, verbs = one_round(given.batches)
-        for batch, times in found.items():
-            base = times["independent"]
-            for name, (created, drained) in times.items():
-                ratios[batch, name].append((created / base[0], drained / base[1]))
-        for name, taken in verbs.items():
-            seconds[name].append(taken)
-    print("times the cost of 10,000 independent tasks, medians (lowest – highest)")
-    for (batch, name), pairs in ratios.items():
-        created, drained = zip(*pairs, strict=True)
-        print(f"batches of {batch:4}  {name:28} created {_cell(created)}   drained {_cell(drained)}")
-    print("seconds for 100,000 tasks")
-    for name, taken in seconds.items():
-        print(f"{name:16} {_cell(taken)}")
+        rounds.append(one_round(given.batches))
+    kept = figures(rounds)
+    show(kept)
+    if given.save:
+        save("graphs", kept)
 
 
-def _cell(values: tuple[float, ...] | list[float]) -> str:
-    return f"{statistics.median(values):6.2f} ({min(values):.2f} – {max(values):.2f})"
+def show(figures: list[Figure]) -> None:
+    print(f"times the cost of {TASKS:,} independent tasks, medians (lowest – highest)")
+    for figure in figures[:-1]:
+        for name in figure.series:
+            print(f"{figure.name:24} {name:28} {spread(figure.ratio(name, 'independent'))}")
+    print(f"seconds for {figures[-1].name}")
+    for name, taken in figures[-1].series.items():
+        print(f"{name:16} {spread(taken)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""How claims slow down as a database grows: curves over waiting tasks, channels, workgroups, finished rows, and a held snapshot.
+"""How claims slow down as a database grows: over waiting tasks, channels, workgroups, finished rows, tasks made and drained through
+the API, and while another transaction holds a snapshot.
 
-    python -m bench.growth [--quick] [--only ready channels workgroups finished snapshot]
+    python -m bench.growth [--quick] [--only ready channels workgroups finished tasks snapshot] [--rounds 1] [--save]
 
 Each point has a fresh database, filled by SQL, and a fresh server process. One client claims and completes 100 at a time
 through HTTP: tasks a second, and the median time of a claim alone. Every curve ends with its last point over its first.
+`tasks` fills nothing: so many are created in batches of 500, and drained by two loops, and each costs so many microseconds.
 """
 
 from __future__ import annotations
@@ -16,17 +18,22 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import asyncpg
 import uvloop
 
 from bench.client import Client
-from bench.throughput import TURN, crew, fresh_database
+from bench.results import Figure, Round, add_argument, figures, save
+from bench.throughput import TURN, created_in_bulk, crew, drained, fresh_database
 from db.migrate import migrate
 
 BATCH = 100
+CREATED = 500
 TURNS = 60
 CLAIM = "mutation($claim: ClaimTasksInput!) { claimTasks(input: $claim) { leases { id } } }"
+Found = TypeVar("Found")
 COMPLETE = "mutation($done: CompleteTasksInput!) { completeTasks(input: $done) { completed } }"
 
 TASKS = """
@@ -69,11 +76,12 @@ def curves(quick: bool) -> dict[str, list[Point]]:
     return {
         "ready": [Point(f"{n:,} ready", ready=n) for n in (10_000, 100_000, million)],
         "channels": [Point(f"{n:,} channels, all named", channels=n, named=n) for n in (1, 10, 100, 1000)],
-        "workgroups": [Point(f"{n:,} workgroups", workgroups=n) for n in (1, 100, 10_000, 100_000)]
+        "workgroups": [Point(f"{n:,} workgroups", workgroups=n) for n in (1, 10, 100, 1000, 10_000, 100_000)]
         + [Point(f"{n:,} workgroups, a tenth suspended", workgroups=n, suspended=n // 10) for n in (100, 10_000)],
         "finished": [
             Point("nothing finished or waiting"),
             Point(f"{million:,} finished", done=million),
+            *([] if quick else [Point("10,000,000 finished", done=10_000_000)]),
             Point(f"{million:,} finished and {million:,} waiting", done=million, blocked=million),
         ],
     }
@@ -159,7 +167,19 @@ async def under_a_snapshot(dsn: str, host: str, port: int, tasks: int) -> list[f
         await other.close()
 
 
-def at(point: Point, work: Callable[[str, str, int], Awaitable[list[float]]]) -> list[float]:
+async def from_nothing(host: str, port: int, size: int) -> tuple[float, float]:
+    """Microseconds of each task to create it, and to claim and complete it. Few are made again and again."""
+    await created_in_bulk(host, port, 5000, CREATED)
+    await drained(host, port, 5000, CREATED, 2)
+    goes = max(1, 20_000 // size)
+    rates = []
+    for _ in range(goes):
+        rates.append((await created_in_bulk(host, port, size, CREATED), await drained(host, port, size, CREATED, 2)))
+    created, done = zip(*rates, strict=True)
+    return statistics.fmean(1e6 / rate for rate in created), statistics.fmean(1e6 / rate for rate in done)
+
+
+def at(point: Point, work: Callable[[str, str, int], Awaitable[Found]]) -> Found:
     print(f"{point.label} …", file=sys.stderr, flush=True)
     with fresh_database() as dsn:
         asyncio.run(migrate(dsn))
@@ -168,35 +188,63 @@ def at(point: Point, work: Callable[[str, str, int], Awaitable[list[float]]]) ->
             return runner.run(work(dsn, host, port))  # type: ignore[arg-type]
 
 
+def along(name: str, points: list[Point]) -> Round:
+    found = {p.label: at(p, lambda _, host, port, p=p: measured(host, port, p)) for p in points}  # type: ignore[misc]
+    return {
+        (name, "tasks/s"): {label: rate for label, (rate, _) in found.items()},
+        (f"{name}, claim", "ms"): {label: claim for label, (_, claim) in found.items()},
+    }
+
+
+def tasks(quick: bool) -> Round:
+    sizes = [1000, 10_000, 100_000] + ([] if quick else [1_000_000])
+    found = {}
+    for n in sizes:
+        point = Point(f"{n:,} tasks", ready=0)
+        found[point.label] = at(point, lambda _, host, port, n=n: from_nothing(host, port, n))  # type: ignore[misc]
+    return {
+        ("tasks, create", "µs/task"): {label: create for label, (create, _) in found.items()},
+        ("tasks, claim and complete", "µs/task"): {label: done for label, (_, done) in found.items()},
+    }
+
+
+def snapshot(quick: bool) -> Round:
+    many = 20_000 if quick else 100_000
+    point = Point(f"a snapshot held while {many:,} are drained", ready=many + BATCH * 2)
+    rates = at(point, lambda dsn, host, port: under_a_snapshot(dsn, host, port, many))
+    return {("snapshot", "tasks/s"): {f"tenth {n + 1}": rate for n, rate in enumerate(rates)}}
+
+
 def bar(value: float, most: float) -> str:
     return "█" * round(30 * value / most)
 
 
-def draw(name: str, labels: list[str], rates: list[float], claims: list[float]) -> None:
-    print(f"\n{name}")
-    for label, rate, claim in zip(labels, rates, claims, strict=True):
-        print(
-            f"  {label:45} {rate:8,.0f} tasks/s {bar(rate, max(rates)):30}"
-            + (f"  claim {claim:6.2f} ms" if claim else "")
-        )
-    print(f"  last over first: {rates[-1] / rates[0]:.2f}")
+def draw(figure: Figure) -> None:
+    values = {label: figure.median(label) for label in figure.series}
+    print(f"\n{figure.name}")
+    for label, value in values.items():
+        print(f"  {label:45} {value:10,.2f} {figure.unit:8} {bar(value, max(values.values()))}")
+    first, *_, last = values
+    print(f"  last over first: {statistics.median(figure.ratio(last, first)):.2f}")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="A hundred thousand where it says a million.")
     arguments.add_argument("--only", nargs="+")
+    arguments.add_argument("--rounds", type=int, default=1)
+    add_argument(arguments)
     given = arguments.parse_args()
-    for name, points in curves(given.quick).items():
-        if given.only and name not in given.only:
-            continue
-        found = [at(point, lambda _, host, port, p=point: measured(host, port, p)) for point in points]  # type: ignore[misc]
-        draw(name, [p.label for p in points], [f[0] for f in found], [f[1] for f in found])
-    if not given.only or "snapshot" in given.only:
-        tasks = 20_000 if given.quick else 100_000
-        point = Point(f"a snapshot held while {tasks:,} are drained", ready=tasks + BATCH * 2)
-        rates = at(point, lambda dsn, host, port: under_a_snapshot(dsn, host, port, tasks))
-        draw("snapshot", [f"tenth {n + 1}" for n in range(10)], rates, [0.0] * 10)
+    curve = {name: partial(along, name, points) for name, points in curves(given.quick).items()}
+    curve |= {"tasks": partial(tasks, given.quick), "snapshot": partial(snapshot, given.quick)}
+    kept: list[Figure] = []
+    for name in given.only or curve:
+        found = figures([curve[name]() for _ in range(given.rounds)])
+        for figure in found:
+            draw(figure)
+        kept += found
+    if given.save:
+        save("growth", kept)
 
 
 if __name__ == "__main__":

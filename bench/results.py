@@ -13,6 +13,8 @@ import json
 import os
 import platform
 import statistics
+import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -37,6 +39,10 @@ class Figure:
         return [a / b for a, b in zip(self.series[of], self.series[over], strict=True) if b]
 
 
+Round = dict[tuple[str, str], dict[str, float]]
+"""What one round gives: a figure's name and unit → series → value."""
+
+
 @dataclass(frozen=True)
 class Results:
     source: str
@@ -53,9 +59,27 @@ def add_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--save", action="store_true", help="Keep the figures in docs/performance/.")
 
 
-def save(source: str, figures: Iterable[Figure], options: Sequence[str] = (), home: Path = HOME) -> Path:
-    """Writes `home`/<source>.json, over what was measured before."""
-    command = " ".join([f"python -m bench.{source}", *options])
+def figures(rounds: Iterable[Round]) -> list[Figure]:
+    """Of all rounds, each of which has the same figures and series."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for measured in rounds:
+        for figure, values in measured.items():
+            for who, value in values.items():
+                found[figure][who].append(value)
+    return [Figure(name, unit, dict(series)) for (name, unit), series in found.items()]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median (lowest – highest)."""
+    if not values:
+        return "–"
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} – {max(values):,.{digits}f})"
+
+
+def save(source: str, figures: Iterable[Figure], options: Sequence[str] | None = None, home: Path = HOME) -> Path:
+    """Writes `home`/<source>.json, over what was measured before. `options`: where they are not those of this process."""
+    given = [word for word in sys.argv[1:] if word != "--save"] if options is None else options
+    command = " ".join([f"python -m bench.{source}", *given])
     machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
     found = Results(source, command, datetime.now(UTC).date().isoformat(), machine, list(figures))
     home.mkdir(parents=True, exist_ok=True)

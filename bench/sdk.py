@@ -1,6 +1,6 @@
 """Tasks a second, and CPU for each task, of both SDKs that drain no-op tasks, beside the server's own ceiling.
 
-    python -m bench.sdk [--rounds 3] [--tasks 20000] [--concurrency 1000]
+    python -m bench.sdk [--rounds 3] [--tasks 20000] [--concurrency 1000] [--save]
 
 The ceiling is a client that does nothing but send, in two loops of batches of 500, as two couriers of a worker with 1,000 slots do:
 what the server and PostgreSQL can do here.
@@ -19,11 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import uvloop
 
+from bench.results import Figure, Round, add_argument, figures, save, spread
 from bench.throughput import NOOP, created_in_bulk, crew, drained, fresh_database
 from db.migrate import migrate
 from tests.support import javascript
@@ -66,8 +66,8 @@ await crew.work();
 const { user, system } = process.cpuUsage(cpu);
 console.log(JSON.stringify({ seconds: (performance.now() - began) / 1000, cpu: (user + system) / 1e6, done }));
 """
-Figures = dict[str, tuple[float, float]]
-"""Who → tasks a second, and microseconds of CPU for each."""
+CEILING = "the server's ceiling"
+RATE, CPU = ("drained", "tasks/s"), ("CPU of the worker process", "µs/task")
 
 
 def by_sdk(program: str, folder: Path, url: str, tasks: int, concurrency: int, transport: str) -> tuple[float, float]:
@@ -88,23 +88,25 @@ def by_ceiling(host: str, port: int, tasks: int) -> tuple[float, float]:
         return rate, (time.process_time() - cpu) / tasks * 1e6
 
 
-def one_round(n: int, folder: Path, tasks: int, concurrency: int) -> Figures:
+def one_round(n: int, folder: Path, tasks: int, concurrency: int) -> Round:
     programs = [(p, t) for t in ("long-poll", "websocket") for p in ("worker.py", "worker.mjs")]
     names = {"worker.py": "Python", "worker.mjs": "JavaScript"}
     turns = ["", *(f"{p} {t}" for p, t in programs)]
     turns = turns[n % len(turns) :] + turns[: n % len(turns)]
-    found: Figures = {}
+    found: Round = {RATE: {}, CPU: {}}
     with fresh_database() as dsn:
         asyncio.run(migrate(dsn))
         with crew(dsn) as (host, port):
             for turn in turns:
                 asyncio.run(created_in_bulk(host, port, tasks, 500))
-                if not turn:
-                    found["the server's ceiling"] = by_ceiling(host, port, tasks)
-                    continue
-                program, transport = turn.split()
-                url = f"http://{host}:{port}"
-                found[f"{names[program]}, {transport}"] = by_sdk(program, folder, url, tasks, concurrency, transport)
+                if turn:
+                    program, transport = turn.split()
+                    who = f"{names[program]}, {transport}"
+                    rate, cpu = by_sdk(program, folder, f"http://{host}:{port}", tasks, concurrency, transport)
+                else:
+                    who = CEILING
+                    rate, cpu = by_ceiling(host, port, tasks)
+                found[RATE][who], found[CPU][who] = rate, cpu
     return found
 
 
@@ -113,9 +115,10 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tasks", type=int, default=20_000)
     arguments.add_argument("--concurrency", type=int, default=1000)
+    add_argument(arguments)
     given = arguments.parse_args()
     javascript.built()
-    rounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    rounds = []
     with tempfile.TemporaryDirectory(prefix="crew-bench-sdk-") as home:
         folder = Path(home)
         (folder / "worker.py").write_text(PYTHON)
@@ -124,15 +127,18 @@ def main() -> None:
         (folder / "node_modules" / "crew-worker").symlink_to(javascript.SDK)
         for n in range(given.rounds):
             print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
-            for who, figures in one_round(n, folder, given.tasks, given.concurrency).items():
-                rounds[who].append(figures)
-    ceiling = rounds["the server's ceiling"]
+            rounds.append(one_round(n, folder, given.tasks, given.concurrency))
+    kept = figures(rounds)
+    show(*kept)
+    if given.save:
+        save("sdk", kept)
+
+
+def show(rates: Figure, cpu: Figure) -> None:
     print(f"{'':24} {'tasks/s (lowest – highest)':>30} {'of the ceiling':>15} {'CPU µs/task':>12}")
-    for who, figures in rounds.items():
-        rates = [rate for rate, _ in figures]
-        ratio = statistics.median(rate / most for (rate, _), (most, _) in zip(figures, ceiling, strict=True))
-        cell = f"{statistics.median(rates):,.0f} ({min(rates):,.0f} – {max(rates):,.0f})"
-        print(f"{who:24} {cell:>30} {ratio:>15.2f} {statistics.median(cpu for _, cpu in figures):>12.0f}")
+    for who, values in rates.series.items():
+        ratio = statistics.median(rates.ratio(who, CEILING))
+        print(f"{who:24} {spread(values, 0):>30} {ratio:>15.2f} {cpu.median(who):>12.0f}")
 
 
 if __name__ == "__main__":

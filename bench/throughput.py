@@ -1,6 +1,6 @@
 """Tasks a second: created, and claimed + completed; through HTTP, and the same statements straight through asyncpg.
 
-    python -m bench.throughput [--rounds 3] [--tasks 20000] [--out FILE]
+    python -m bench.throughput [--rounds 3] [--tasks 20000] [--out FILE] [--save]
 
 Each round starts from a fresh database and a fresh server process (embedded PostgreSQL, or DATABASE_URL, whose user must be
 able to create databases); the client is this process, the server another, PostgreSQL a third. Ratios inside one run count.
@@ -30,6 +30,7 @@ import httpx
 import uvloop
 
 from bench.client import Client
+from bench.results import Figure, add_argument, save, spread
 from db.claim import ClaimRequest, claim_tasks
 from db.create import Batch, NewGroupRow, NewTaskRow, create_tasks
 from db.embedded import EmbeddedPostgres
@@ -48,6 +49,7 @@ PAYLOAD = {"t": 0, "to": "user1@example.com", "template": "welcome", "locale": "
 NS, NOOP = 1, "noop"
 
 Figures = dict[str, float]
+WAYS = {"http": "through HTTP", "asyncpg": "asyncpg alone"}
 
 
 def new_task() -> dict[str, object]:
@@ -277,6 +279,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tasks", type=int, default=20_000)
     arguments.add_argument("--out", type=Path, help="append each round's figures as a JSON line")
+    add_argument(arguments)
     given = arguments.parse_args()
     all_figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for n in range(given.rounds):
@@ -287,20 +290,20 @@ def main() -> None:
                 out.write(json.dumps(figures) + "\n")
         for way, found in figures.items():
             for what, rate in found.items():
-                all_figures[what][way].append(rate)
-    print(f"{'tasks/s, median (lowest – highest)':55} {'through HTTP':>28} {'asyncpg alone':>28}  ratio")
-    for what, ways in all_figures.items():
-        cells = [_cell(ways.get(way, [])) for way in ("http", "asyncpg")]
-        ratio = ""
-        if "asyncpg" in ways and "http" in ways:
-            ratio = f"{statistics.median(ways['http']) / statistics.median(ways['asyncpg']):.2f}"
-        print(f"{what:55} {cells[0]:>28} {cells[1]:>28}  {ratio}")
+                all_figures[what][WAYS[way]].append(rate)
+    kept = [Figure(what, "tasks/s", dict(ways)) for what, ways in all_figures.items()]
+    show(kept)
+    if given.save:
+        save("throughput", kept)
 
 
-def _cell(rates: list[float]) -> str:
-    if not rates:
-        return "–"
-    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} – {max(rates):,.0f})"
+def show(figures: list[Figure]) -> None:
+    http, asyncpg = WAYS.values()
+    print(f"{'tasks/s, median (lowest – highest)':55} {http:>28} {asyncpg:>28}  ratio")
+    for figure in figures:
+        cells = [spread(figure.series.get(way, []), 0) for way in WAYS.values()]
+        ratio = f"{statistics.median(figure.ratio(http, asyncpg)):.2f}" if asyncpg in figure.series else ""
+        print(f"{figure.name:55} {cells[0]:>28} {cells[1]:>28}  {ratio}")
 
 
 if __name__ == "__main__":
