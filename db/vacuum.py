@@ -22,6 +22,11 @@ async def dead_rows(pool: Pool, least: int) -> list[str]:
     return [row["name"] for row in await pool.fetch(statement("vacuum", "dead_rows"), list(HOT), least)]
 
 
+async def never_analyzed(pool: Pool, least: int) -> list[str]:
+    """Tables with at least so many rows of which the planner knows nothing yet: it would read some of them whole."""
+    return [row["name"] for row in await pool.fetch(statement("vacuum", "never_analyzed"), least)]
+
+
 @asynccontextmanager
 async def the_one_that_vacuums(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record] | None]:
     """A connection, or None when another server vacuums just now. `dsn` must not lead to a pooler in transaction mode."""
@@ -37,3 +42,8 @@ async def vacuum(connection: asyncpg.Connection[asyncpg.Record], table: str) -> 
     """Its dead rows go, from the indexes too, as far as no snapshot needs them. Waits for nobody's lock."""
     assert table in HOT, table
     await connection.execute(f"vacuum (skip_locked, index_cleanup on, truncate false, parallel 0) {table}")
+
+
+async def analyze(connection: asyncpg.Connection[asyncpg.Record], table: str) -> None:
+    """`table` as never_analyzed names it. Waits for nobody's lock."""
+    await connection.execute(f"analyze (skip_locked) {table}")

@@ -23,10 +23,16 @@ __all__ = ["Filter", "Page", "page", "read_place", "total", "write_place"]
 
 @dataclass(slots=True)
 class Page:
+    order: str
     rows: list[TaskRow]
-    cursors: list[str]
+    places: list[Place]
     has_next: bool
     has_previous: bool
+
+    def cursor(self, n: int) -> str:
+        """Of the nth row."""
+        key, no = self.places[n]
+        return write_place(self.order, no, None if self.order.startswith("created") else str(key))
 
 
 async def page(core: Core, order: str, narrowed: Filter, after: str | None, first: int) -> Page:
@@ -44,8 +50,9 @@ async def page(core: Core, order: str, narrowed: Filter, after: str | None, firs
     tasks = {row.no: row for row in await read_tasks(core.pool, core.ns, nos=[no for _, no in shown])} if shown else {}
     shown = [item for item in shown if item[1] in tasks]
     return Page(
+        order=order,
         rows=[tasks[no] for _, no in shown],
-        cursors=[write_place(order, no, None if order.startswith("created") else str(key)) for key, no in shown],
+        places=shown,
         has_next=len(found) > first,
         has_previous=after is not None,
     )

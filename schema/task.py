@@ -6,7 +6,7 @@ import enum
 from datetime import datetime
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import strawberry
 
@@ -219,49 +219,12 @@ class Task:
     started_at: datetime | None = of(description="When its latest attempt started.")
     finished_at: datetime | None = of(description="When it ended.")
 
-    has_parents = True  # It may have some: only claims know better.
+    has_parents: ClassVar[bool]
 
     @classmethod
     def of(cls, row: TaskRow) -> Task:
-        return cls(
-            no=row.no,
-            group_no=row.group_no,
-            spawned_by_no=row.spawned_by,
-            merged_into_no=row.merged_into,
-            id=strawberry.ID(str(row.id)),
-            name=row.name,
-            channel=row.channel,
-            workgroup=row.workgroup,
-            key=row.key,
-            state=STATES[row.state],
-            held_by=[hold for bit, hold in enumerate(HOLDS) if row.holds >> bit & 1] if row.holds else [],
-            priority=row.priority,
-            run_after=row.run_after,
-            not_before=row.not_before,
-            input=json_or_none(row.input),
-            output=json_or_none(row.output),
-            attempt=row.attempt,
-            remaining_attempts=row.remaining,
-            retry=RetryPolicy(
-                max_attempts=row.max_attempts,
-                delay_seconds=row.retry_delay,
-                backoff=row.backoff,
-                max_delay_seconds=row.max_delay,
-            ),
-            timeout_seconds=row.timeout,
-            progress_weight=row.weight,
-            progress=row.progress,
-            progress_message=row.progress_message,
-            is_seed=row.is_seed,
-            on_parent_failure=POLICIES[row.on_parent_failure],
-            metadata=json_or_none(row.metadata),
-            worker_id=row.worker_id,
-            lease_expires_at=row.lease_expires_at,
-            created_at=row.created_at,
-            ready_at=row.ready_at,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-        )
+        """By way of its row: resolvers take either."""
+        return cast(Task, RowTask(row))
 
     @strawberry.field(
         description="The group it belongs to.", graphql_type=Annotated["TaskGroup", strawberry.lazy("schema.group")]
@@ -321,6 +284,88 @@ class Task:
             return None
         row = await info.context.loaders.tasks.load(self.merged_into_no)
         return None if row is None else Task.of(row)
+
+
+class RowTask:
+    """A Task as a statement read it. Its fields are made from the row when they are asked for: callers ask for few, and making
+    all of them takes longer than all else that is done for a list in Python."""
+
+    __slots__ = ("row",)
+
+    has_parents = True
+    """It may have some: only claims know better."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+
+    def __getattr__(self, name: str) -> Any:
+        """All that is called as in the row."""
+        return getattr(self.row, name)
+
+    @property
+    def id(self) -> str:
+        return str(self.row.id)
+
+    @property
+    def state(self) -> TaskState:
+        return STATES[self.row.state]
+
+    @property
+    def held_by(self) -> list[Hold]:
+        holds = self.row.holds
+        return [hold for bit, hold in enumerate(HOLDS) if holds >> bit & 1] if holds else []
+
+    @property
+    def spawned_by_no(self) -> int | None:
+        found: int | None = self.row.spawned_by
+        return found
+
+    @property
+    def merged_into_no(self) -> int | None:
+        found: int | None = self.row.merged_into
+        return found
+
+    @property
+    def input(self) -> JSON | None:
+        return json_or_none(self.row.input)
+
+    @property
+    def output(self) -> JSON | None:
+        return json_or_none(self.row.output)
+
+    @property
+    def metadata(self) -> JSON | None:
+        return json_or_none(self.row.metadata)
+
+    @property
+    def remaining_attempts(self) -> int:
+        found: int = self.row.remaining
+        return found
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        found: float | None = self.row.timeout
+        return found
+
+    @property
+    def progress_weight(self) -> int:
+        found: int = self.row.weight
+        return found
+
+    @property
+    def on_parent_failure(self) -> ParentFailurePolicy:
+        found: ParentFailurePolicy = POLICIES[self.row.on_parent_failure]
+        return found
+
+    @property
+    def retry(self) -> RetryPolicy:
+        row = self.row
+        return RetryPolicy(
+            max_attempts=row.max_attempts,
+            delay_seconds=row.retry_delay,
+            backoff=row.backoff,
+            max_delay_seconds=row.max_delay,
+        )
 
 
 def json_or_none(text: str | None) -> JSON | None:

@@ -62,10 +62,23 @@ class TaskConnectionEdge:
     description="A page of tasks. `totalCount` is exact up to 10,000 and stops there; `totalCountIsExact` tells."
 )
 class TaskConnection:
+    page: strawberry.Private[deciding.Page]
     total: strawberry.Private[Counted]
-    edges: list[TaskConnectionEdge] = of(description="The tasks with their cursors.")
-    nodes: list[Task] = of(description="The tasks alone.")
-    page_info: PageInfo = of(description="Where this page stands.")
+
+    @strawberry.field(description="The tasks with their cursors.")
+    def edges(self) -> list[TaskConnectionEdge]:
+        page = self.page
+        return [TaskConnectionEdge(cursor=page.cursor(n), node=Task.of(row)) for n, row in enumerate(page.rows)]
+
+    @strawberry.field(description="The tasks alone.")
+    def nodes(self) -> list[Task]:
+        return [Task.of(row) for row in self.page.rows]
+
+    @strawberry.field(description="Where this page stands.")
+    def page_info(self) -> PageInfo:
+        page = self.page
+        ends = [page.cursor(n) for n in (0, -1)] if page.rows else []
+        return page_info(ends, page.has_next, page.has_previous)
 
     @strawberry.field(
         description=(
@@ -78,19 +91,6 @@ class TaskConnection:
     @strawberry.field(description="False when there are more than `totalCount` says.")
     async def total_count_is_exact(self) -> bool:
         return (await self.total()).is_exact
-
-    @classmethod
-    def of(cls, page: deciding.Page, total: Counted) -> TaskConnection:
-        edges = [
-            TaskConnectionEdge(cursor=cursor, node=Task.of(row))
-            for cursor, row in zip(page.cursors, page.rows, strict=True)
-        ]
-        return cls(
-            total=total,
-            edges=edges,
-            nodes=[edge.node for edge in edges],
-            page_info=page_info(page.cursors, page.has_next, page.has_previous),
-        )
 
 
 def page_info(cursors: list[str], has_next: bool, has_previous: bool) -> PageInfo:
@@ -144,7 +144,7 @@ async def page_of_tasks(
 ) -> TaskConnection:
     core = info.context.core
     page = await deciding.page(core, _ORDERS[order], narrowed, after, first)
-    return TaskConnection.of(page, Counted(partial(deciding.total, core, narrowed)))
+    return TaskConnection(page=page, total=Counted(partial(deciding.total, core, narrowed)))
 
 
 @strawberry.type

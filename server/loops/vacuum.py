@@ -1,14 +1,16 @@
-"""Vacuums hot tables that have many dead rows, on a connection of its own; one server at a time."""
+"""Vacuums hot tables that have many dead rows, and analyzes new ones, on a connection of its own; one server at a time."""
 
 from __future__ import annotations
 
 import time
 
-from db.vacuum import dead_rows, the_one_that_vacuums, vacuum
+from db.vacuum import analyze, dead_rows, never_analyzed, the_one_that_vacuums, vacuum
 from resolvers.core import Core
 from server.loops.run import pause
 
 _LEAST = 5000
+_WORTH_A_LOOK = 1000
+"""Rows of a new table: autovacuum would see to it within a minute, in which the first burst is over."""
 _SHARE = 20
 """Each table is vacuumed for one part in so many of the time: a snapshot that is held makes it long, and in vain."""
 
@@ -23,11 +25,14 @@ class Vacuum:
         await pause(self._core.rhythm.vacuum)
         tables = await dead_rows(self._core.pool, _LEAST)
         due = [table for table in tables if time.monotonic() >= self._not_before.get(table, 0.0)]
-        if not due:
+        unknown = await never_analyzed(self._core.pool, _WORTH_A_LOOK)
+        if not due and not unknown:
             return
         async with the_one_that_vacuums(self._dsn) as connection:
             if connection is None:
                 return
+            for table in unknown:
+                await analyze(connection, table)
             for table in due:
                 began = time.monotonic()
                 await vacuum(connection, table)

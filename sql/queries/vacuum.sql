@@ -6,6 +6,12 @@ select relname::text as name from pg_stat_user_tables
 where relid = any (array(select to_regclass(t) from unnest($1::text[]) as t)) and n_dead_tup >= $2::bigint
 order by n_dead_tup desc;
 
+-- name: never_analyzed
+-- Tables with so many rows of which the planner knows nothing yet. $1 so many
+select quote_ident(relname) as name from pg_stat_user_tables
+where schemaname = 'public' and n_live_tup >= $1::bigint and last_analyze is null and last_autoanalyze is null
+order by relname;
+
 -- name: try_to_be_the_one
 -- For as long as the connection stands. $1 lock
 select pg_try_advisory_lock($1::bigint) as is_ours;

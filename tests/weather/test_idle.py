@@ -15,7 +15,16 @@ WORKERS = 1000
 FLOOR = {"ready_channels", "claimed_before"}
 """What the floor poll asks, once for all who wait."""
 BACKGROUND = {"announce", "beat", "next_due", "overdue_leases", "promote_scheduled", "end_holds", "parked_free"}
-BACKGROUND |= {"fold_events", "fold_groups", "park_held", "park_front", "any_cap", "ping_workers", "dead_rows"}
+BACKGROUND |= {
+    "fold_events",
+    "fold_groups",
+    "park_held",
+    "park_front",
+    "any_cap",
+    "ping_workers",
+    "dead_rows",
+    "never_analyzed",
+}
 BACKGROUND |= {
     "forget_claims",
     "forget_pace",

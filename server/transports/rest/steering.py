@@ -92,7 +92,7 @@ async def _list(call: Call, narrowed: Filter, limit: int) -> list[Document]:
         nos += [row.no for row in page.rows]
         if not page.has_next:
             break
-        after = page.cursors[-1]
+        after = page.cursor(-1)
     if len(nos) > MOST and asked < 0:
         raise BadInput(f"there are more than {MOST} tasks: ask for a part with limit and skip", ("limit",))
     return await documents.tasks(call.context, nos[skip:])
