@@ -2,8 +2,8 @@
 
     python -m bench.levers [--rounds 3] [--base 142e665] [--save]
 
-First through the public API: the Python SDK and the server of `--base` (a commit of before), the SDK of today with the server of then,
-and both of today. Then single steps, microseconds each: how they were done before stands here.
+Single steps, in microseconds: how they were done before stands here. And through the public API, with the Python SDK: the SDK and
+the server of `--base` (a commit of before), the SDK of today with the server of then, and both of today.
 """
 
 from __future__ import annotations
@@ -217,33 +217,12 @@ async def of_creation(dsn: str, count: int) -> tuple[float, float]:
         "insert into task_group (ns, group_no, id, name, made_upto) values (1, 1, gen_random_uuid(), 'g', 0) on conflict do nothing"
     )
     text = json.dumps(PAYLOAD)
+    rest = (None, None, None, None, 5, 30.0, 1.0, 3600.0)
 
     def batch(weight: int) -> Batch:
         return Batch(
             tasks=[
-                NewTaskRow(
-                    new_id(),
-                    0,
-                    1,
-                    1,
-                    0,
-                    0,
-                    "noop",
-                    text,
-                    None,
-                    None,
-                    None,
-                    None,
-                    5,
-                    30.0,
-                    1.0,
-                    3600.0,
-                    weight,
-                    False,
-                    None,
-                    0,
-                )
-                for _ in range(count)
+                NewTaskRow(new_id(), 0, 1, 1, 0, 0, "noop", text, *rest, weight, False, None, 0) for _ in range(count)
             ]
         )
 
