@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo serve test soak check format schema bench bench-peers lock clean
+.PHONY: help setup demo serve test soak check format schema bench performance lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -53,8 +53,12 @@ schema: setup ## print schema/crew.graphql and sql/schema.sql afresh
 	$(BIN)/crew schema --write
 	$(BIN)/python -m tests.support.dump_schema
 
-bench: setup ## tasks/s through HTTP and straight through asyncpg (minutes)
+bench: setup ## tasks/s through HTTP and straight through asyncpg, and what graphs cost (minutes)
 	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.graphs
+
+performance: setup ## docs/performance.md and its plots, from the kept measurements
+	$(BIN)/python -m bench.performance
 
 lock: ## lock the newest dependencies (needs uv)
 	uv pip compile --universal --generate-hashes --quiet --upgrade pyproject.toml --group dev -o requirements.lock

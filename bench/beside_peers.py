@@ -44,7 +44,7 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
     seen = len(results.read_text().splitlines()) if results.exists() else 0
 
     def harness(*given: str) -> None:
-        command = '. ./env.sh && exec python "$@"'
+        command = '. ./env.sh && exec python -P "$@"'  # -P: bench/http.py is not the library's http.
         script = str(Path(__file__).with_name("harness.py"))
         run = ["bash", "-c", command, "bash", script, str(home), sys.executable, *given]
         subprocess.run(run, cwd=home, check=True, stdout=sys.stderr)
@@ -65,12 +65,12 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
     return found
 
 
-def kept(found: Values) -> list[Figure]:
+def kept(found: Values, peers: list[str]) -> list[Figure]:
     """Of each figure the rounds in which everyone who ever gave a value gave one."""
     figures = []
     for name, by_peer in found.items():
         rounds = sorted(set.intersection(*(set(values) for values in by_peer.values())))
-        series = {peer: [values[n] for n in rounds] for peer, values in by_peer.items()}
+        series = {who: [by_peer[who][n] for n in rounds] for who in (*OURS, *peers) if who in by_peer}
         figures.append(Figure(name, (ROUND | SNAPSHOT)[name][2], series))
     return figures
 
@@ -109,7 +109,7 @@ def main() -> None:
     print("\n".join(table(found, peers)))
     if given.save:
         options = [f"--rounds {given.rounds}", f"--peers {given.peers}", *["--snapshot"] * given.snapshot]
-        save("beside_peers", kept(found), ["HARNESS_DIR", *options])
+        save("beside_peers", kept(found, peers), ["HARNESS_DIR", *options])
 
 
 if __name__ == "__main__":

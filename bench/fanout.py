@@ -12,30 +12,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import uvloop
 import websockets
 
 from bench.client import Client
+from bench.faults.stage import cpu, served
 from bench.growth import CLAIM, COMPLETE
 from bench.results import Figure, Round, add_argument, figures, save, spread
 from bench.throughput import GROUP, NOOP, TASKS, new_task
-from tests.support.process import ServerProcess, server_process
+from tests.support.process import ServerProcess
 
 EVENTS = "subscription { taskEvents { cursor events { kind at taskId groupId channel state attempt workerId } } }"
 EVENT = b'"kind"'
 BATCH = 50
 PACE = 0.1
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -104,12 +102,6 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 TRANSPORTS: dict[str, Subscriber] = {"websocket": by_websocket, "SSE": by_sse}
-
-
-def cpu(pid: int) -> float:
-    """Seconds that the process has used so far, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 class Work:
@@ -197,8 +189,7 @@ def main() -> None:
     add_argument(arguments)
     given = arguments.parse_args()
     rounds = []
-    with server_process() as server:
-        server.start()
+    with served() as server:
         for n in range(given.rounds):
             print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
             rounds.append(uvloop.run(one_round(server, given.subscribers, given.tasks)))

@@ -1,6 +1,6 @@
 """The peer harness with Crew in it. Runs in the harness's own environment; bench.beside_peers starts it.
 
-    python bench/harness.py HARNESS_DIR PYTHON round|longtx …
+    python -P bench/harness.py HARNESS_DIR PYTHON round|longtx …
 
 HARNESS_DIR/bench.py is taken as it is, with two peers more: `crew` (works by long poll) and `crew_ws` (by websocket). PYTHON is
 the interpreter with Crew in it. Each measurement of theirs has a fresh database, and a fresh server process on it.
@@ -70,7 +70,7 @@ def main() -> None:
         if peer not in OURS:
             return theirs["cmdline"](peer, cmd, **given)
         pairs = [text for name, value in given.items() for text in (f"--{name}", str(value))]
-        return [python, str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
+        return [python, "-P", str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
 
     def env(peer: str, d: str | None = None) -> dict[str, str]:
         found: dict[str, str] = theirs["env"](peer, d)

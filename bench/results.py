@@ -70,9 +70,9 @@ def figures(rounds: Iterable[Round]) -> list[Figure]:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median (lowest – highest)."""
-    if not values:
-        return "–"
+    """Median (lowest – highest); of one round, what it gave."""
+    if len(values) < 2:
+        return f"{values[0]:,.{digits}f}" if values else "–"
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} – {max(values):,.{digits}f})"
 
 
