@@ -60,6 +60,8 @@ class EventLog:
         """Set, and replaced, when the reader has read on."""
         self.batches: dict[object, Any] = {}
         """What subscribers took of what is kept, for others at the same place; replaced then, too."""
+        self.shared = 0
+        """How much that is."""
         self._names: OrderedDict[tuple[int, int], str] = OrderedDict()
         self._now: Gather[None, Cursor] = Gather(self._flush_now)
         self.others_reading = asyncio.Semaphore(_OTHERS)
@@ -151,6 +153,7 @@ class EventLog:
             await self._read_on()
         elif self.end is not None:
             self._kept, self._marks, self._items, self.end = [], {}, 0, None
+            self.batches, self.shared = {}, 0
         if not at_floor:
             await asyncio.sleep(_GAP)
 
@@ -171,7 +174,7 @@ class EventLog:
 
     def _advance(self) -> None:
         advanced, self.advanced = self.advanced, asyncio.Event()
-        self.batches = {}
+        self.batches, self.shared = {}, 0
         advanced.set()
 
     def _keep(self, pieces: list[Piece]) -> None:

@@ -23,8 +23,8 @@ FIRST_BATCH = 16
 """A stream begins with small batches, each twice the one before: on a line that breaks again and again, some get through."""
 _LOOKED = 2000
 """Items that are filtered before others get their turn."""
-_SHARED = 1000
-"""Batches that are kept until the log goes on."""
+_SHARED = 2000
+"""Batches, and events in them, that are kept until the log goes on."""
 _MOST = 20_000
 """Items that are filtered for one batch."""
 
@@ -110,8 +110,10 @@ class Subscriber:
         if batch is None:
             pieces, is_kept = await self._following()
             batch = await self._take(pieces, limit)
-            if is_kept and len(known) < _SHARED:
+            # Who is at the end has company there; who catches up is alone at each place.
+            if is_kept and batch.cursor == self._log.end and self._log.shared < _SHARED:
                 known[key] = batch
+                self._log.shared += 1 + len(batch.events)
         return batch
 
     async def _following(self) -> tuple[list[Piece], bool]:
