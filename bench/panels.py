@@ -94,7 +94,7 @@ SOURCES: Mapping[str, Source] = {
     "events": Source("The event log, on and off", ("without",), "without events", (Plot("events", ratios=True),)),
     "processes": Source("More server processes", ("1 process",), "one process", (Plot("processes", ratios=True),)),
     "levers": Source(
-        "Levers, then and now",
+        "What each lever gave: then and now",
         ("before",),
         "before",
         (

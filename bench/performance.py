@@ -2,51 +2,30 @@
 
     python -m bench.performance
 
-The aims first (bench/aims.py), then each source: medians, spread, ratios and plots (bench/panels.py). Written by hand are
-levers.toml, what each change gave, and limits.md, where the time goes.
+The aims first (bench/aims.py), then limits.md, written by hand: where the time goes; then each source: medians, spread, ratios and
+plots (bench/panels.py).
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from bench.aims import AIMS, GROUPS, Aim
 from bench.panels import SOURCES, Panel, Source
 from bench.results import HOME, Figure, Results, load, spread
 
 PAGE = HOME.parent / "performance.md"
-LEVERS = HOME / "levers.toml"
 LIMITS = HOME / "limits.md"
 
 
-@dataclass(frozen=True)
-class Lever:
-    """One change, and what it gave."""
-
-    lever: str
-    measured: str
-    """What, before → after."""
-    ratio: float
-    command: str
-
-
-def levers(path: Path = LEVERS) -> list[Lever]:
-    return [Lever(**given) for given in tomllib.loads(path.read_text())["lever"]] if path.exists() else []
-
-
-def page(results: Mapping[str, Results], given: list[Lever], limits: str) -> str:
+def page(results: Mapping[str, Results], limits: str) -> str:
     """The whole of it."""
     parts = [introduction(results), aims(results)]
+    if limits:
+        parts.append(f"## Where the time goes\n\n{limits.strip()}")
     for name in [*SOURCES, *(name for name in results if name not in SOURCES)]:
         if name in results:
             parts.append(section(SOURCES.get(name, Source(name)), results[name]))
-    if given:
-        parts.append(lever_section(given))
-    if limits:
-        parts.append(f"## Where the time goes\n\n{limits.strip()}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,39 +81,30 @@ def rows(source: Source, figure: Figure) -> Iterator[str]:
         name = ""
 
 
-def lever_section(given: list[Lever]) -> str:
-    lines = ["## What each lever gave", "", "| lever | measured, before → after | × | command |", "|---|---|---:|---|"]
-    lines += [f"| {g.lever} | {g.measured} | {g.ratio:.2f} | `{g.command}` |" for g in given]
-    return "\n".join([*lines, "", image("levers")])
-
-
 def image(name: str) -> str:
     return f"![{name}](performance/{name}.svg)"
 
 
-def plots(results: Mapping[str, Results], given: list[Lever]) -> dict[str, list[Panel]]:
-    found = {
+def plots(results: Mapping[str, Results]) -> dict[str, list[Panel]]:
+    return {
         plot.name: panels
         for name, source in SOURCES.items()
         if name in results
         for plot in source.plots
         if (panels := plot.panels(source, results[name]))
     }
-    if given:
-        found["levers"] = [Panel("over what was there before", "×", {g.lever: [g.ratio] for g in given}, line=1.0)]
-    return found
 
 
 def kept_page() -> str:
     """Of what is kept here."""
-    return page(load(), levers(), LIMITS.read_text() if LIMITS.exists() else "")
+    return page(load(), LIMITS.read_text() if LIMITS.exists() else "")
 
 
 def main() -> None:
     from bench import plot  # Needs matplotlib, which the text does not.
 
     PAGE.write_text(kept_page())
-    for name, panels in plots(load(), levers()).items():
+    for name, panels in plots(load()).items():
         plot.write(HOME / f"{name}.svg", panels)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.aims import AIMS, GROUPS, Aim, best
 from bench.panels import SOURCES
-from bench.performance import PAGE, Lever, kept_page, page, plots
+from bench.performance import PAGE, kept_page, page, plots
 from bench.results import Figure, Results, figures, load, save, spread
 
 CREATED = Figure("create", "tasks/s", {"crew": [30, 40, 20], "crew_ws": [10, 50, 30], "graphile": [20, 25, 30]})
@@ -60,19 +60,17 @@ def test_what_is_saved_is_loaded(tmp_path: Path):
     assert load(tmp_path)["http"].command == "python -m bench.http --rounds 3"
 
 
-def test_the_page_shows_aims_tables_levers_and_limits():
-    text = page(kept(CREATED), [Lever("gathered inserts", "create: 10 → 16 tasks/s", 1.6, "make bench")], "Commits.\n")
+def test_the_page_shows_aims_tables_and_limits():
+    text = page(kept(CREATED), "Commits.\n")
     assert "| create in bulk, over the best peer | ≥ × 1.1 | – | not measured |" in text
     assert "| create, tasks/s | crew | 30.00 (20.00 – 40.00) | 1.50 (0.67 – 1.60) |" in text
-    assert "| gathered inserts | create: 10 → 16 tasks/s | 1.60 | `make bench` |" in text
-    assert text.endswith("## Where the time goes\n\nCommits.\n")
+    assert "## Where the time goes\n\nCommits.\n\n## " in text
 
 
 def test_every_image_of_the_page_is_a_plot():
-    levers = [Lever("a", "b", 1.6, "c")]
-    text = page(kept(CREATED), levers, "")
-    assert [f"![{name}](performance/{name}.svg)" in text for name in plots(kept(CREATED), levers)] == [True, True]
-    assert text.count("![") == 2
+    text = page(kept(CREATED), "")
+    assert [f"![{name}](performance/{name}.svg)" in text for name in plots(kept(CREATED))] == [True]
+    assert text.count("![") == 1
 
 
 def test_every_aim_is_in_a_group_and_of_a_source_that_is_shown():
