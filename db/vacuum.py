@@ -23,8 +23,8 @@ async def dead_rows(pool: Pool, least: int) -> list[str]:
 
 
 async def never_analyzed(pool: Pool, least: int) -> list[str]:
-    """Tables with at least so many rows of which the planner knows nothing yet: it would read some of them whole."""
-    return [row["name"] for row in await pool.fetch(statement("vacuum", "never_analyzed"), least)]
+    """Tables that only grow, with at least so many rows of which the planner knows nothing yet: it would read some whole."""
+    return [row["name"] for row in await pool.fetch(statement("vacuum", "never_analyzed"), list(HOT), least)]
 
 
 @asynccontextmanager

@@ -435,7 +435,7 @@ class Dispatcher:
             self._remember(rows)
         if rows:
             self.core.stir()
-            self.core.due(min((row.until - row.started_at).total_seconds() for row in rows))
+            self.core.due((min(row.until for row in rows) - rows[0].started_at).total_seconds())
         return rows
 
     async def _take_tasks(

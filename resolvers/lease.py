@@ -98,12 +98,14 @@ class Finisher:
     def _completion(self, item: Item, result: Any) -> None:
         if result.output is not None:
             item.output = check.json_text(result.output, ("output",), "output", self.core.limits.max_input_bytes)
-        item.child_delay = check.seconds(
-            result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
-        )
-        item.workgroup_delay = check.seconds(
-            result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
-        )
+        if result.children_delay_seconds is not None:
+            item.child_delay = check.seconds(
+                result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
+            )
+        if result.workgroup_delay_seconds is not None:
+            item.workgroup_delay = check.seconds(
+                result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
+            )
         if result.children:
             try:
                 limits = self.core.limits
@@ -114,21 +116,22 @@ class Finisher:
     async def _flush_completions(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
         plain = [i for items in batch for i in items if not i.children and i.workgroup_delay is None]
         rich = [i for items in batch for i in items if i.children or i.workgroup_delay is not None]
+        if not rich:
+            found = iter(await self._complete_plain(plain))
+            return [[next(found) for _ in items] for items in batch]
         answers: dict[int, Answer | BaseException] = {}
         if plain:
             await self._answer(answers, plain, lambda: self._complete_plain(plain))
-        if rich:
-            try:
-                found = await self._complete_rich(rich)
-                answers.update((id(i), a) for i, a in zip(rich, found, strict=True))
-            except (CrewError, asyncpg.UniqueViolationError) as error:
-                if len(rich) == 1:
-                    answers[id(rich[0])] = _refuse_children(rich[0], error)
-                else:
-                    for item in rich:
-                        await self._answer(answers, [item], lambda one=item: self._complete_one(one))  # type: ignore[misc]
-            except Exception as error:
-                answers.update((id(i), error) for i in rich)
+        try:
+            answers.update((id(i), a) for i, a in zip(rich, await self._complete_rich(rich), strict=True))
+        except (CrewError, asyncpg.UniqueViolationError) as error:
+            if len(rich) == 1:
+                answers[id(rich[0])] = _refuse_children(rich[0], error)
+            else:
+                for item in rich:
+                    await self._answer(answers, [item], lambda one=item: self._complete_one(one))  # type: ignore[misc]
+        except Exception as error:
+            answers.update((id(i), error) for i in rich)
         return [_together([answers[id(i)] for i in items]) for items in batch]
 
     async def _answer(
@@ -376,6 +379,9 @@ class Finisher:
         return items, refused
 
     def _outcome(self, items: list[Item], answers: list[Answer], refused: list[Refused]) -> Outcome:
+        if not refused and not any(answers):
+            self.core.ended([(i.lease_no, i.no) for i in items])
+            return Outcome([i.no for i in items], [])
         over = [(i.lease_no, i.no) for i, a in zip(items, answers, strict=True) if a is None or a.code in _OVER]
         self.core.ended(over)
         taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]
@@ -393,7 +399,10 @@ class Finisher:
         for _ in range(_TRIES):
             # Two calls may have brought the same lease: the first counts, the others are told so by _explain.
             # In the order sent, in which their continuations are made.
-            taken = await work(list({(i.lease_no, i.no): i for i in reversed(left)}.values())[::-1])
+            once = {(i.lease_no, i.no): i for i in reversed(left)}
+            taken = await work(left if len(once) == len(left) else list(once.values())[::-1])
+            if len(taken) == len(items):
+                return [None] * len(items)
             answers.update((id(i), None) for i in left if id(i) in taken)
             left = [i for i in left if id(i) not in taken]
             if left:

@@ -8,7 +8,7 @@ import struct
 
 _MAC_BYTES = 8
 _PAIR = struct.Struct(">QQ")
-_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), str.maketrans("-_", "+/")
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 class LeaseIds:
@@ -27,7 +27,7 @@ class LeaseIds:
         if len(lease_id) != 32:
             return None
         try:
-            raw = binascii.a2b_base64(lease_id.translate(_FROM_URL))
+            raw = binascii.a2b_base64(lease_id.encode("ascii").translate(_FROM_URL))
         except (binascii.Error, ValueError):
             return None
         pair, mac = raw[: _PAIR.size], raw[_PAIR.size :]

@@ -90,6 +90,10 @@ class _Root:
     project: Project
 
 
+async def _nothing(source: Any, **_: Any) -> None:
+    """Resolves `__typename`."""
+
+
 @dataclass(slots=True, eq=False)
 class Compiled:
     """One operation. `inputs` may raise NotCovered; after it, `run` always answers."""
@@ -326,6 +330,9 @@ class _Maker:
     def roots(self, kind: GraphQLObjectType, selections: SelectionSetNode) -> list[_Root]:
         found = []
         for key, node in self._fields(kind, selections).items():
+            if node.name.value == "__typename" and kind.name != "Subscription":
+                found.append(_Root(key, node, _nothing, lambda inputs: {}, lambda *_: kind.name))
+                continue
             field = kind.fields.get(node.name.value)
             if field is None:
                 raise NotCovered

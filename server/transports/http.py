@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
@@ -134,6 +135,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
+@lru_cache(256)
 def _media_type(accept: str) -> str:
     """What the client takes: the first of ours in its list."""
     if not accept:

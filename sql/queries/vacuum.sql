@@ -7,9 +7,11 @@ where relid = any (array(select to_regclass(t) from unnest($1::text[]) as t)) an
 order by n_dead_tup desc;
 
 -- name: never_analyzed
--- Tables with so many rows of which the planner knows nothing yet. $1 so many
+-- Tables with so many rows of which the planner knows nothing yet, but for those whose rows come and go: analyzed while they happen to
+-- be empty they would be taken for empty when they are full, and read whole for each row of others. $1 those tables $2 so many
 select quote_ident(relname) as name from pg_stat_user_tables
-where schemaname = 'public' and n_live_tup >= $1::bigint and last_analyze is null and last_autoanalyze is null
+where schemaname = 'public' and relname <> all ($1::text[]) and n_live_tup >= $2::bigint
+  and last_analyze is null and last_autoanalyze is null
 order by relname;
 
 -- name: try_to_be_the_one
