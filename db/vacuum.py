@@ -14,6 +14,7 @@ HOT = ("ready", "lease", "blocked", "scheduled", "parked", "merged", "runner", "
 """Tables whose rows come and go, or are updated, with every task."""
 
 _LOCK = 0x43524557 + 1
+_ROWS_OF_A_PAGE = 30
 _SESSION = {**SESSION, "application_name": "crew vacuums", "statement_timeout": "0"}
 
 
@@ -25,6 +26,11 @@ async def dead_rows(pool: Pool, least: int) -> list[str]:
 async def never_analyzed(pool: Pool, least: int) -> list[str]:
     """Tables that only grow, with at least so many rows of which the planner knows nothing yet: it would read some whole."""
     return [row["name"] for row in await pool.fetch(statement("vacuum", "never_analyzed"), list(HOT), least)]
+
+
+async def seem_empty(pool: Pool) -> list[tuple[str, int]]:
+    """Hot tables, and their pages, that were vacuumed while they were empty."""
+    return [(row["name"], row["pages"]) for row in await pool.fetch(statement("vacuum", "seem_empty"), list(HOT))]
 
 
 @asynccontextmanager
@@ -42,6 +48,11 @@ async def vacuum(connection: asyncpg.Connection[asyncpg.Record], table: str) -> 
     """Its dead rows go, from the indexes too, as far as no snapshot needs them. Waits for nobody's lock."""
     assert table in HOT, table
     await connection.execute(f"vacuum (skip_locked, index_cleanup on, truncate false, parallel 0) {table}")
+
+
+async def take_for_full(connection: asyncpg.Connection[asyncpg.Record], table: str, pages: int) -> None:
+    """What the planner is to believe of it, until the next vacuum."""
+    await connection.execute(statement("vacuum", "take_for_full"), table, pages, float(pages * _ROWS_OF_A_PAGE))
 
 
 async def analyze(connection: asyncpg.Connection[asyncpg.Record], table: str) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import time
 
-from db.vacuum import analyze, dead_rows, never_analyzed, the_one_that_vacuums, vacuum
+from db.vacuum import (
+    analyze,
+    dead_rows,
+    never_analyzed,
+    seem_empty,
+    take_for_full,
+    the_one_that_vacuums,
+    vacuum,
+)
 from resolvers.core import Core
 from server.loops.run import pause
 
@@ -26,7 +34,8 @@ class Vacuum:
         tables = await dead_rows(self._core.pool, _LEAST)
         due = [table for table in tables if time.monotonic() >= self._not_before.get(table, 0.0)]
         unknown = await never_analyzed(self._core.pool, _WORTH_A_LOOK)
-        if not due and not unknown:
+        empty = await seem_empty(self._core.pool)
+        if not due and not unknown and not empty:
             return
         async with the_one_that_vacuums(self._dsn) as connection:
             if connection is None:
@@ -37,3 +46,5 @@ class Vacuum:
                 began = time.monotonic()
                 await vacuum(connection, table)
                 self._not_before[table] = time.monotonic() + (time.monotonic() - began) * _SHARE
+            for table, pages in await seem_empty(self._core.pool):
+                await take_for_full(connection, table, pages)

@@ -60,6 +60,43 @@ async def test_while_another_server_vacuums_this_one_does_not(dsn: str) -> None:
         assert await vacuumed(crew) == set()
 
 
+async def test_a_table_that_was_vacuumed_while_it_was_empty_is_not_taken_for_empty(dsn: str) -> None:
+    """The planner would read all of it for each row of others, once it is full again."""
+    async with crew_on(dsn, rhythm=OFTEN) as crew:
+        await crew.sql("alter table blocked set (autovacuum_enabled = off)")
+        made = await crew.create(
+            {"name": "a", "ref": "a"}, *({"name": "b", "parents": [{"ref": "a"}]} for _ in range(2000))
+        )
+        await crew.ask("mutation($id: ID!) { deleteTaskGroup(id: $id) { deletedTasks } }", id=made["taskGroup"]["id"])
+        eye = await asyncpg.connect(dsn)
+        try:
+            await eye.execute("vacuum (truncate false) blocked")
+
+            async def is_taken_for_full() -> bool:
+                rows, pages = await eye.fetchrow(
+                    "select reltuples, relpages from pg_class where oid = 'blocked'::regclass"
+                )
+                assert pages > 0
+                return bool(rows >= pages)
+
+            await until(is_taken_for_full, TOLD)
+        finally:
+            await eye.close()
+
+
+async def test_new_tables_that_grow_are_analyzed_and_no_others(dsn: str) -> None:
+    async with crew_on(dsn, rhythm=OFTEN) as crew:
+        await turn_over(crew)
+
+        async def analyzed() -> bool:
+            rows = await crew.sql("select relname::text as name from pg_stat_user_tables where analyze_count > 0")
+            names = {row["name"] for row in rows}
+            assert names.isdisjoint(HOT)
+            return {"task", "done"} <= names
+
+        await until(analyzed, TOLD)
+
+
 async def test_every_hot_table_is_there(dsn: str) -> None:
     eye = await asyncpg.connect(dsn)
     try:
