@@ -50,9 +50,9 @@ async def vacuum(connection: asyncpg.Connection[asyncpg.Record], table: str) -> 
     await connection.execute(f"vacuum (skip_locked, index_cleanup on, truncate false, parallel 0) {table}")
 
 
-async def take_for_full(connection: asyncpg.Connection[asyncpg.Record], table: str, pages: int) -> None:
+async def tell_planner(connection: asyncpg.Connection[asyncpg.Record], table: str, pages: int) -> None:
     """What the planner is to believe of it, until the next vacuum."""
-    await connection.execute(statement("vacuum", "take_for_full"), table, pages, float(pages * _ROWS_OF_A_PAGE))
+    await connection.execute(statement("vacuum", "tell_planner"), table, pages, float(pages * _ROWS_OF_A_PAGE))
 
 
 async def analyze(connection: asyncpg.Connection[asyncpg.Record], table: str) -> None:

@@ -9,7 +9,7 @@ from db.vacuum import (
     dead_rows,
     never_analyzed,
     seem_empty,
-    take_for_full,
+    tell_planner,
     the_one_that_vacuums,
     vacuum,
 )
@@ -47,4 +47,4 @@ class Vacuum:
                 await vacuum(connection, table)
                 self._not_before[table] = time.monotonic() + (time.monotonic() - began) * _SHARE
             for table, pages in await seem_empty(self._core.pool):
-                await take_for_full(connection, table, pages)
+                await tell_planner(connection, table, pages)

@@ -22,7 +22,7 @@ where oid = any (array(select to_regclass(t) from unnest($1::text[]) as t)) and 
   and current_setting('server_version_num')::int >= 180000
 order by relname;
 
--- name: take_for_full
+-- name: tell_planner
 -- Lets the planner believe that a table is as full as its file may be (PostgreSQL 18). $1 table $2 pages $3 rows
 select pg_restore_relation_stats('schemaname', 'public', 'relname', $1::text, 'relpages', $2::int, 'reltuples', $3::real) as done;
 
