@@ -77,11 +77,17 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def save(source: str, figures: Iterable[Figure], options: Sequence[str] | None = None, home: Path = HOME) -> Path:
-    """Writes `home`/<source>.json, over what was measured before. `options`: where they are not those of this process."""
+    """Writes `home`/<source>.json. With `--only`, figures that were measured before and not now stay. `options`: where they are not
+    those of this process."""
     given = [word for word in sys.argv[1:] if word != "--save"] if options is None else options
+    made, before = list(figures), load(home).get(source)
+    if "--only" in given and before:
+        new = {figure.name for figure in made}
+        made = [figure for figure in before.figures if figure.name not in new] + made
+        given = [*given[: given.index("--only")], "--only …"]
     command = " ".join([f"python -m bench.{source}", *given])
     machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
-    found = Results(source, command, datetime.now(UTC).date().isoformat(), machine, list(figures))
+    found = Results(source, command, datetime.now(UTC).date().isoformat(), machine, made)
     home.mkdir(parents=True, exist_ok=True)
     path = home / f"{source}.json"
     path.write_text(json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
