@@ -102,5 +102,6 @@ SOURCES: Mapping[str, Source] = {
             Plot("levers_rates", lambda figure: figure.unit not in LESS_IS_BETTER, ratios=True),
         ),
     ),
+    "shares": Source("Where the CPU of a task goes", (), "the client's"),
     "sdk": Source("The SDKs", ("the server's ceiling",), "the server's ceiling", (Plot("sdk"),)),
 }
