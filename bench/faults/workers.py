@@ -196,6 +196,6 @@ def measure(quick: bool) -> list[Pair]:
     found = []
     for transport in TRANSPORTS:
         with served() as server:
-            tasks, seconds = (100_000, 2) if quick else (400_000, 8)
+            tasks, seconds = (100_000, 2) if quick else (400_000, 6)
             found += uvloop.run(drained(server, transport, tasks, seconds))
     return found
