@@ -9,11 +9,9 @@ are folded into counts are those of the log.)
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 
-from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.results import Figure, Round, each_round, parser, save, spread
 from bench.throughput import WAYS, Figures, one_round
 from db import statements
 
@@ -42,16 +40,10 @@ WITH, WITHOUT = "with events", "without"
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments = parser(__doc__)
     arguments.add_argument("--tasks", type=int, default=10_000)
-    add_argument(arguments)
     given = arguments.parse_args()
-    rounds = []
-    for n in range(given.rounds):
-        rounds.append(measured(given.tasks, silent_first=bool(n % 2)))
-        print(f"round {n + 1} of {given.rounds}", file=sys.stderr)
-    kept = figures(rounds)
+    kept = each_round(given.rounds, lambda n: measured(given.tasks, silent_first=bool(n % 2)))
     show(kept)
     if given.save:
         save("events", kept)

@@ -9,7 +9,6 @@ process's own, user and system, as the kernel counts it; PostgreSQL and the subs
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
@@ -26,7 +25,7 @@ import websockets
 from bench.client import Client
 from bench.faults.stage import cpu, served
 from bench.growth import CLAIM, COMPLETE
-from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.results import Figure, Round, each_round, parser, save, spread
 from bench.throughput import GROUP, NOOP, TASKS, new_task
 from tests.support.process import ServerProcess
 
@@ -182,18 +181,12 @@ def show(figures: list[Figure]) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments = parser(__doc__)
     arguments.add_argument("--subscribers", type=int, default=1000)
     arguments.add_argument("--tasks", type=int, default=40)
-    add_argument(arguments)
     given = arguments.parse_args()
-    rounds = []
     with served() as server:
-        for n in range(given.rounds):
-            print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
-            rounds.append(uvloop.run(one_round(server, given.subscribers, given.tasks)))
-    kept = figures(rounds)
+        kept = each_round(given.rounds, lambda _: uvloop.run(one_round(server, given.subscribers, given.tasks)))
     show(kept)
     if given.save:
         save("fanout", kept)

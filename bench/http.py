@@ -9,7 +9,6 @@ turn within a round, by a client that sends ready bytes and counts what comes ba
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import orjson
 import uvloop
 
 from bench.client import Client
-from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.results import Figure, Round, each_round, parser, save, spread
 from bench.throughput import GROUP, crew, fresh_database, new_task
 from db.migrate import migrate
 from server.cli import _free_port
@@ -146,19 +145,15 @@ def show(figures: list[Figure]) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments = parser(__doc__, rounds=5)
     arguments.add_argument("--seconds", type=float, default=3)
-    add_argument(arguments)
     given = arguments.parse_args()
-    rounds = []
     with fresh_database() as dsn:
         asyncio.run(migrate(dsn))
         with crew(dsn) as (_, port), bare(uvloop.run(hundred_tasks(port))) as other:
-            for n in range(given.rounds):
-                print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
-                rounds.append(uvloop.run(one_round(port, other, given.seconds, bare_first=bool(n % 2))))
-    kept = figures(rounds)
+            kept = each_round(
+                given.rounds, lambda n: uvloop.run(one_round(port, other, given.seconds, bare_first=bool(n % 2)))
+            )
     show(kept)
     if given.save:
         save("http", kept)

@@ -8,20 +8,18 @@ servers and PostgreSQL share the machine, so on two cores there is little to gai
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import statistics
-import sys
 from collections import defaultdict
 
 import uvloop
 
-from bench.results import Figure, add_argument, save
+from bench.results import Figure, Round, each_round, parser, save, spread
 from bench.throughput import created_in_bulk, created_one_by_one, crew, drained, fresh_database
 from db.migrate import migrate
 
 PROCESSES = (1, 2, 4)
+ONE = "1 process"
 CLIENTS, BATCH = 8, 500
 
 
@@ -47,26 +45,29 @@ def with_processes(count: int, tasks: int) -> dict[str, float]:
         del os.environ["CREW_WORKERS"]
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--tasks", type=int, default=40_000)
-    add_argument(arguments)
-    given = arguments.parse_args()
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for n in range(given.rounds):
-        for count in PROCESSES if n % 2 == 0 else PROCESSES[::-1]:
-            print(f"round {n + 1} of {given.rounds}: {count} …", file=sys.stderr, flush=True)
-            for what, rate in with_processes(count, given.tasks).items():
-                found[what][f"{count} process{'es' * (count > 1)}"].append(rate)
-    figures = [Figure(what, "tasks/s", dict(series)) for what, series in found.items()]
+def one_round(n: int, tasks: int) -> Round:
+    found: Round = defaultdict(dict)
+    for count in PROCESSES if n % 2 == 0 else PROCESSES[::-1]:
+        for what, rate in with_processes(count, tasks).items():
+            found[what, "tasks/s"][f"{count} process{'es' * (count > 1)}"] = rate
+    return found
+
+
+def show(figures: list[Figure]) -> None:
     for figure in figures:
         print(figure.name)
         for who, rates in figure.series.items():
-            ratio = statistics.median(figure.ratio(who, "1 process"))
-            print(f"  {who:12} {statistics.median(rates):8,.0f} ({min(rates):,.0f} – {max(rates):,.0f})  × {ratio:.2f}")
+            print(f"  {who:12} {spread(rates, 0):>26}  × {spread(figure.ratio(who, ONE))}")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--tasks", type=int, default=40_000)
+    given = arguments.parse_args()
+    kept = each_round(given.rounds, lambda n: one_round(n, given.tasks))
+    show(kept)
     if given.save:
-        save("processes", figures, [f"--rounds {given.rounds}"])
+        save("processes", kept)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import platform
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,23 @@ def figures(rounds: Iterable[Round]) -> list[Figure]:
             for who, value in values.items():
                 found[figure][who].append(value)
     return [Figure(name, unit, dict(series)) for (name, unit), series in found.items()]
+
+
+def parser(doc: str | None, rounds: int = 3) -> argparse.ArgumentParser:
+    """With `--rounds` and `--save`."""
+    arguments = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=rounds)
+    add_argument(arguments)
+    return arguments
+
+
+def each_round(count: int, measure: Callable[[int], Round]) -> list[Figure]:
+    """The figures of so many rounds. `measure` takes the round's number, from 0: what is compared takes turns by it."""
+    rounds = []
+    for n in range(count):
+        print(f"round {n + 1} of {count} …", file=sys.stderr, flush=True)
+        rounds.append(measure(n))
+    return figures(rounds)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

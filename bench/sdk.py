@@ -10,7 +10,6 @@ system, from its first task to its end. Ratios inside one run count.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.results import Figure, Round, each_round, parser, save, spread
 from bench.throughput import NOOP, created_in_bulk, crew, drained, fresh_database
 from db.migrate import migrate
 from tests.support import javascript
@@ -111,24 +110,18 @@ def one_round(n: int, folder: Path, tasks: int, concurrency: int) -> Round:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments = parser(__doc__)
     arguments.add_argument("--tasks", type=int, default=20_000)
     arguments.add_argument("--concurrency", type=int, default=1000)
-    add_argument(arguments)
     given = arguments.parse_args()
     javascript.built()
-    rounds = []
     with tempfile.TemporaryDirectory(prefix="crew-bench-sdk-") as home:
         folder = Path(home)
         (folder / "worker.py").write_text(PYTHON)
         (folder / "worker.mjs").write_text(JAVASCRIPT)
         (folder / "node_modules").mkdir()
         (folder / "node_modules" / "crew-worker").symlink_to(javascript.SDK)
-        for n in range(given.rounds):
-            print(f"round {n + 1} of {given.rounds} …", file=sys.stderr, flush=True)
-            rounds.append(one_round(n, folder, given.tasks, given.concurrency))
-    kept = figures(rounds)
+        kept = each_round(given.rounds, lambda n: one_round(n, folder, given.tasks, given.concurrency))
     show(*kept)
     if given.save:
         save("sdk", kept)

@@ -8,16 +8,14 @@ a machine with n cores nothing is faster than n × 1,000,000 / their sum.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
 
-from bench.results import Figure, Round, add_argument, figures, save, spread
+from bench.results import Round, each_round, parser, save, spread
 from bench.throughput import NOOP, PAYLOAD
 from crew_worker import Crew
 from tests.support.process import server_process
@@ -94,15 +92,13 @@ def one_round(tasks: int) -> Round:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments = parser(__doc__)
     arguments.add_argument("--tasks", type=int, default=30_000)
-    add_argument(arguments)
     given = arguments.parse_args()
-    found: list[Figure] = figures(one_round(given.tasks) for _ in range(given.rounds))
+    found = each_round(given.rounds, lambda _: one_round(given.tasks))
     for figure in found:
         for who, values in figure.series.items():
-            print(f"{figure.name:40} {who:12} {spread(values, 1)} {figure.unit}", file=sys.stdout)
+            print(f"{figure.name:40} {who:12} {spread(values, 1)} {figure.unit}")
     if given.save:
         save("shares", found)
 

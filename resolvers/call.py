@@ -110,15 +110,14 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
         d = call.drafts[n]
         child, delay = place_of[d.id], None
         links: dict[tuple[int, int], NewLink] = {}
-        alone = d.names_no_parent and not there.adopts
-        for link in () if alone else links_inside(call, d, there, place_of):
+        for link in links_inside(call, d, there, place_of):
             links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
         for parent in there.adopts.get(d.id, ()):
             if parent in place_of:
                 at = place_of[parent]
                 links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
         open_parents = len(links)
-        for parent, place, subtree, adopted in () if alone else links_outside(call, d, there):
+        for parent, place, subtree, adopted in links_outside(call, d, there):
             number = there.parents[parent]
             if (0, number) in links:
                 links[0, number].subtree |= subtree
@@ -133,8 +132,7 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
         if call.spawned_by is not None and d.names_no_parent:
             links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
             delay = call.parent_delay
-        if links:
-            batch.links += links.values()
+        batch.links += links.values()
         batch.tasks.append(
             NewTaskRow(
                 id=d.id,
@@ -167,12 +165,16 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
 
 def links_inside(call: Call, draft: Draft, there: There, places: dict[UUID, int]) -> list[Inside]:
     """Links to parents that have a place here, of which one may stand in for another (RETURN_EXISTING)."""
+    if not draft.inside:
+        return []
     ids = [(there.instead.get(call.drafts[x.parent].id, call.drafts[x.parent].id), x) for x in draft.inside]
     return [Inside(places[i], x.place, x.subtree) for i, x in ids if i in places]
 
 
 def links_outside(call: Call, draft: Draft, there: There) -> list[tuple[UUID, int, bool, bool]]:
     """Links of a new task to tasks that are there: parent, place, subtree, adopted."""
+    if draft.names_no_parent and not there.adopts:
+        return []
     found = [(x.parent, x.place, x.subtree, False) for x in draft.outside]
     for link in draft.inside:
         parent = call.drafts[link.parent].id

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from db.name import Names
 from db.pool import Pool
@@ -56,6 +57,22 @@ class Rhythm:
 _REMEMBERED = 10_000
 
 
+@dataclass
+class KnownGroups:
+    """Groups met lately. Neither a number nor an id ever changes; but the group may be gone, and its id be another's."""
+
+    numbers: dict[UUID, int] = field(default_factory=dict)
+    ids: dict[int, str] = field(default_factory=dict)
+
+    def remember(self, found: Mapping[int, UUID]) -> None:
+        if len(self.ids) + len(found) > _REMEMBERED:
+            self.numbers.clear()
+            self.ids.clear()
+        for number, uuid in found.items():
+            self.numbers[uuid] = number
+            self.ids[number] = str(uuid)
+
+
 async def _nothing() -> bool:
     return False
 
@@ -87,13 +104,7 @@ class Core:
     seen: dict[int, tuple[list[str], str]] = field(default_factory=dict)
     """Workers heard of since the last ping: number → channels and transport."""
 
-    group_ids: dict[int, str] = field(default_factory=dict)
-    """Of groups met lately, by number. Neither ever changes."""
-
-    def remember_groups(self, ids: dict[int, str]) -> None:
-        if len(self.group_ids) + len(ids) > _REMEMBERED:
-            self.group_ids.clear()
-        self.group_ids.update(ids)
+    groups: KnownGroups = field(default_factory=KnownGroups)
 
     @staticmethod
     def of(pool: Pool, ns: int, lease_key: bytes, limits: Limits, rhythm: Rhythm) -> Core:

@@ -52,7 +52,6 @@ from resolvers.gather import Gather
 Result = TypeVar("Result")
 SCHEDULED, READY, FAILED = 1, 2, 6
 _TRIES = 100
-_REMEMBERED = 10_000
 
 
 @dataclass
@@ -61,8 +60,6 @@ class Creator:
 
     core: Core
     gather: Gather[list[Call], list[Made]] = field(init=False)
-    _numbers_of_groups: dict[UUID, int] = field(default_factory=dict)
-    """Of groups that tasks went into lately. A number is for ever, but the group may be gone."""
 
     def __post_init__(self) -> None:
         self.gather = Gather(self._flush, weigh=lambda calls: sum(1 + len(c.drafts) for c in calls), width=2)
@@ -114,14 +111,14 @@ class Creator:
 
     async def _flush(self, batch: list[list[Call]]) -> Sequence[list[Made] | BaseException]:
         old = [call for calls in batch for call in calls if call.new_group is None]
-        known = [c for c in old if c.drafts and not c.needs_a_look and c.group_id in self._numbers_of_groups]
-        for call in known:
-            call.is_known = True
-            call.group_no = self._numbers_of_groups[call.group_id]
-        answers = await self._make(batch, await self._look_up([c for c in old if not c.group_no]))
-        again = [n for n, calls in enumerate(batch) if isinstance(answers[n], NotFound) and calls[0].is_known]
+        numbers = self.core.groups.numbers
+        for call in old:
+            call.is_known = bool(call.drafts) and not call.needs_a_look and call.group_id in numbers
+            call.group_no = numbers[call.group_id] if call.is_known else 0
+        answers = await self._make(batch, await self._look_up([c for c in old if not c.is_known]))
+        again = [n for n, calls in enumerate(batch) if isinstance(answers[n], CrewError) and calls[0].is_known]
         if again:
-            # Gone; or its id was used again.
+            # The group may be gone, and its id name a new one.
             parts = [batch[n] for n in again]
             refused = await self._look_up([call for calls in parts for call in calls])
             for n, answer in zip(again, await self._make(parts, refused), strict=True):
@@ -130,9 +127,7 @@ class Creator:
 
     async def _look_up(self, calls: list[Call]) -> dict[int, CrewError]:
         refused = await self.find_groups(self.core.pool, calls)
-        if len(self._numbers_of_groups) > _REMEMBERED:
-            self._numbers_of_groups.clear()
-        self._numbers_of_groups.update((c.group_id, c.group_no) for c in calls if c.group_no)
+        self.core.groups.remember({c.group_no: c.group_id for c in calls if c.group_no})
         return refused
 
     async def _make(self, batch: list[list[Call]], refused: dict[int, CrewError]) -> list[list[Made] | BaseException]:
@@ -180,7 +175,7 @@ class Creator:
         _after(rows, After()).tell(self.core)
         numbers = {row.ord: row.no for row in rows}
         new = {row.group_no: batch.tasks[row.ord - 1].new_group for row in rows}
-        self.core.remember_groups({no: str(batch.groups[place - 1].id) for no, place in new.items() if place})
+        self.core.groups.remember({no: batch.groups[place - 1].id for no, place in new.items() if place})
         ords = iter(range(1, len(batch.tasks) + 1))
         made: list[Made | CrewError] = []
         for call in calls:

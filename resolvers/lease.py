@@ -98,14 +98,12 @@ class Finisher:
     def _completion(self, item: Item, result: Any) -> None:
         if result.output is not None:
             item.output = check.json_text(result.output, ("output",), "output", self.core.limits.max_input_bytes)
-        if result.children_delay_seconds is not None:
-            item.child_delay = check.seconds(
-                result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
-            )
-        if result.workgroup_delay_seconds is not None:
-            item.workgroup_delay = check.seconds(
-                result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
-            )
+        item.child_delay = check.seconds(
+            result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
+        )
+        item.workgroup_delay = check.seconds(
+            result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
+        )
         if result.children:
             try:
                 limits = self.core.limits
@@ -379,9 +377,6 @@ class Finisher:
         return items, refused
 
     def _outcome(self, items: list[Item], answers: list[Answer], refused: list[Refused]) -> Outcome:
-        if not refused and not any(answers):
-            self.core.ended([(i.lease_no, i.no) for i in items])
-            return Outcome([i.no for i in items], [])
         over = [(i.lease_no, i.no) for i, a in zip(items, answers, strict=True) if a is None or a.code in _OVER]
         self.core.ended(over)
         taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]

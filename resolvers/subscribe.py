@@ -105,13 +105,15 @@ class Subscriber:
 
     async def _batch(self, limit: int) -> Batch:
         """What follows: once for all who ask the same before the log goes on."""
+        end = self._log.end
+        self._arrived = self._arrived or (end is not None and self.cursor.place >= end.place)
         known, key = self._log.batches, (self.cursor, self._filter, limit)
         batch: Batch | None = known.get(key)
         if batch is None:
             pieces, is_kept = await self._following()
             batch = await self._take(pieces, limit)
             # Who is at the end has company there; who catches up is alone at each place.
-            if is_kept and batch.cursor == self._log.end and self._log.shared < _SHARED:
+            if is_kept and known is self._log.batches and batch.cursor == end and self._log.shared < _SHARED:
                 known[key] = batch
                 self._log.shared += 1 + len(batch.events)
         return batch
@@ -121,7 +123,6 @@ class Subscriber:
         log = self._log
         kept = log.kept_after(self.cursor.place)
         if kept is not None:
-            self._arrived = self._arrived or not kept
             return kept, True
         if self._arrived:
             raise TooSlow(

@@ -61,7 +61,7 @@ class Loaders:
 
     async def _groups(self, nos: list[int]) -> list[groups.GroupRow | None]:
         found = {row.group_no: row for row in await groups.read_groups(self._core.pool, self._core.ns, nos=nos)}
-        self._core.remember_groups({number: str(row.id) for number, row in found.items()})
+        self._core.groups.remember({number: row.id for number, row in found.items()})
         return [found.get(no) for no in nos]
 
     async def _progress(self, nos: list[int]) -> list[progress.GroupProgressRow]:

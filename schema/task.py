@@ -231,7 +231,7 @@ class Task:
     )
     @prompt
     def group(self, info: Info) -> Any:
-        if asks_for(info, _ID) and (known := info.context.core.group_ids.get(self.group_no)):
+        if asks_for(info, _ID) and (known := info.context.core.groups.ids.get(self.group_no)):
             return _groups().bare_group(known)
         return _group(info, self.group_no)
 
@@ -286,6 +286,16 @@ class Task:
         return None if row is None else Task.of(row)
 
 
+_IN_ROWS = {
+    "spawned_by_no": "spawned_by",
+    "merged_into_no": "merged_into",
+    "remaining_attempts": "remaining",
+    "timeout_seconds": "timeout",
+    "progress_weight": "weight",
+}
+"""Fields that are called otherwise in rows."""
+
+
 class RowTask:
     """A Task as a statement read it. Its fields are made from the row when they are asked for: callers ask for few, and making
     all of them takes longer than all else that is done for a list in Python."""
@@ -299,8 +309,7 @@ class RowTask:
         self.row = row
 
     def __getattr__(self, name: str) -> Any:
-        """All that is called as in the row."""
-        return getattr(self.row, name)
+        return getattr(self.row, _IN_ROWS.get(name, name))
 
     @property
     def id(self) -> str:
@@ -316,16 +325,6 @@ class RowTask:
         return [hold for bit, hold in enumerate(HOLDS) if holds >> bit & 1] if holds else []
 
     @property
-    def spawned_by_no(self) -> int | None:
-        found: int | None = self.row.spawned_by
-        return found
-
-    @property
-    def merged_into_no(self) -> int | None:
-        found: int | None = self.row.merged_into
-        return found
-
-    @property
     def input(self) -> JSON | None:
         return json_or_none(self.row.input)
 
@@ -336,21 +335,6 @@ class RowTask:
     @property
     def metadata(self) -> JSON | None:
         return json_or_none(self.row.metadata)
-
-    @property
-    def remaining_attempts(self) -> int:
-        found: int = self.row.remaining
-        return found
-
-    @property
-    def timeout_seconds(self) -> float | None:
-        found: float | None = self.row.timeout
-        return found
-
-    @property
-    def progress_weight(self) -> int:
-        found: int = self.row.weight
-        return found
 
     @property
     def on_parent_failure(self) -> ParentFailurePolicy:

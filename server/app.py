@@ -106,7 +106,8 @@ def create_app(settings: Settings, dsn: str, rhythm: Rhythm | None = None) -> St
 
 
 class _Shortcut:
-    """Requests to one path go past the router, which takes longer to find it than a small operation runs."""
+    """Requests to one path go past the router, which takes longer to find it than a small operation runs. (Its route leads those to
+    `/graphql/` here.)"""
 
     def __init__(self, app: ASGIApp, path: str, view: GraphQLOverHTTP) -> None:
         self._app, self._path, self._view = app, path, view

@@ -25,7 +25,7 @@ from server.document_limits import rows, too_many_nodes
 from server.documents import Document, Documents
 from server.refusal import Refusal
 
-_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+_DIGITS = bytes(ord("0") if byte in b"0123456789" else byte for byte in range(256))
 _LONG_NUMBER = b"0" * 19
 
 

@@ -34,8 +34,7 @@ class Vacuum:
         tables = await dead_rows(self._core.pool, _LEAST)
         due = [table for table in tables if time.monotonic() >= self._not_before.get(table, 0.0)]
         unknown = await never_analyzed(self._core.pool, _WORTH_A_LOOK)
-        empty = await seem_empty(self._core.pool)
-        if not due and not unknown and not empty:
+        if not (due or unknown or await seem_empty(self._core.pool)):
             return
         async with the_one_that_vacuums(self._dsn) as connection:
             if connection is None:

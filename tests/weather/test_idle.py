@@ -24,6 +24,7 @@ BACKGROUND |= {
     "ping_workers",
     "dead_rows",
     "never_analyzed",
+    "seem_empty",
 }
 BACKGROUND |= {
     "forget_claims",

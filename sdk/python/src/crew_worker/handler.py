@@ -34,7 +34,7 @@ class Handler:
 
     async def __call__(self, task: Task, threads: Executor | None = None) -> Any:
         task._inherited = tracing.carried(task.metadata)
-        if tracing.is_recorded():
+        if tracing.concerns(task):
             with tracing.attempt(task):
                 return await self._run(task, threads)
         return await self._run(task, threads)

@@ -113,7 +113,7 @@ async def _event_data(parts: AsyncIterator[bytes]) -> AsyncIterator[Json]:
     event, data, rest = "", [], b""
     async for part in parts:
         *lines, rest = (rest + part).split(b"\n")
-        for line in (line.removesuffix(b"\r").decode() for line in lines):
+        for line in (line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines):
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if name == "event":

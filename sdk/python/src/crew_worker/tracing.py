@@ -29,9 +29,11 @@ def carried(metadata: Any) -> dict[str, str]:
     return {name: metadata[name] for name in FIELDS if isinstance(metadata.get(name), str)}
 
 
-def is_recorded() -> bool:
-    """Whether anybody takes spans. Else the context is handed on as it came, which costs nothing."""
-    return _installed and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+def concerns(task: Task) -> bool:
+    """Whether an attempt is to stand in a span: when somebody takes spans, or the task brings a context. Else it costs nothing."""
+    if not _installed:
+        return False
+    return bool(task._inherited) or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def current() -> dict[str, str]:
