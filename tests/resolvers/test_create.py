@@ -6,7 +6,9 @@ import itertools
 import uuid
 
 import pytest
+import strawberry
 
+from schema.new_task import NewTask
 from tests.support.crew import Crew, Refused
 
 LINKED = "id name state parentCount childCount parents { name } children { name } spawnedBy { name }"
@@ -231,6 +233,27 @@ async def test_a_group_that_is_gone_takes_no_tasks_and_one_with_its_id_does(
     await crew.create(id=id)
     assert len(await crew.create_tasks(id, *tasks)) == len(tasks)
     assert list((await crew.states(id)).values()) == ["READY"] * len(tasks)
+
+
+async def test_a_group_with_the_id_of_one_that_is_gone_is_not_taken_for_it_beside_a_repeat(crew: Crew) -> None:
+    """Two calls are gathered, and one's id is there already: each is made alone, the other by the number of the group of now."""
+    gone, other, task, repeated = (new_id() for _ in range(4))
+    await crew.create(id=gone)
+    await crew.create_tasks(gone, {"name": "x"})
+    numbers = crew.services.core.groups.numbers
+    old = numbers[uuid.UUID(gone)]
+    await crew.ask("mutation($id: ID!) { deleteTaskGroup(id: $id) { deletedTasks } }", id=gone)
+    await crew.create({"name": "a", "id": task}, id=gone)
+    numbers[uuid.UUID(gone)] = old  # As if another server had made it again.
+    await crew.create({"name": "b", "id": repeated}, id=other)
+    creator = crew.services.creator
+    parts = [
+        [creator.into_old(group, [NewTask(name="n", channel="c", id=strawberry.ID(id))], ())]
+        for group, id in ((gone, task), (other, repeated))
+    ]
+    answers = await creator._flush(parts)
+    assert [[[str(id) for _, id in made.tasks] for made in answer] for answer in answers] == [[[task]], [[repeated]]]
+    assert await crew.states(gone) == {"a": "READY"}
 
 
 async def test_no_tasks_can_be_added(crew: Crew) -> None:

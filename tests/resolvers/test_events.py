@@ -11,6 +11,7 @@ import pytest
 from db.live import forget_events, forget_ticks
 from resolvers.access import ANYONE
 from resolvers.core import Rhythm
+from resolvers.errors import TooSlow
 from resolvers.event import Filter
 from resolvers.subscribe import Subscriber
 from schema.root import schema
@@ -337,6 +338,24 @@ async def test_who_falls_behind_what_is_kept_is_cut_off_with_its_cursor(
     assert refused.value.code == "TOO_SLOW"
     rest = await log(crew, last, kinds=["CREATED"])
     assert [name for _, name in rest][-1] == "b29"
+
+
+async def test_who_arrived_by_a_batch_that_another_took_is_cut_off_too(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolvers.event_log._KEEP", 10)
+    async with reading(crew, EVENTS) as reader:
+        await reader.next()
+        await until(lambda: _read_up(crew))
+        both = [Subscriber(crew.services.log, await _cursor_of(crew), Filter()) for _ in range(2)]
+        first, second = [await subscriber.next(10, 0) for subscriber in both]
+        assert first is second
+        for n in range(30):
+            await crew.create({"name": f"b{n}"})
+        await until(lambda: _read_up(crew))
+        for subscriber in both:
+            with pytest.raises(TooSlow):
+                await subscriber.next(10, 0)
 
 
 async def _read_up(crew: Crew) -> bool:
