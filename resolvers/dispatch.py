@@ -10,55 +10,32 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from db.cap import take_turn
 from db.claim import (
-    IN_FULL,
-    NEEDS_TURN,
-    WITH_TURN,
-    Claimed,
     ClaimedBefore,
     ClaimedRow,
     ClaimRequest,
     Place,
-    best_places,
-    claim_tasks,
-    claim_tasks_full,
     claimed_before,
 )
 from db.clock import ready_channels
-from db.key import take_in
 from db.lease import StandingRow, standing_leases
-from db.pool import Connection
 from db.task import TaskRow, read_tasks
 from resolvers.core import Core
 from resolvers.errors import Conflict
 from resolvers.follow import give_back
+from resolvers.take import ROUND, Taker
 
-_FROM_START = (-(1 << 31), 0)
 _AT_END = ((1 << 31) - 1, 0)
 """No task stands there: nothing new is ready, but look."""
-_ROUND = 5000
-_IN_FULL = 10.0
-_LATE = 0.002
-"""Later than a rate limit opens."""
-_FEW = 4
-"""Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
-_AHEAD = 10
-"""For so many claims like this one."""
 OFFER_SECONDS = 10.0
 """How long a pushed lease waits for a call that confirms it."""
-_LOOK_SHARE = 20
-"""Looking from the start of the channels takes one part in so many of the time."""
-
 Channels = tuple[str, ...]
 
 
@@ -116,22 +93,13 @@ class Dispatcher:
     _dirty: set[Channels] = field(default_factory=set)
     _dry: dict[Channels, float] = field(default_factory=dict)
     """Since when a set of channels is known to hold nothing."""
-    _front: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
-    _told: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """The first place of each channel that was told of since the last claim began, which may not have seen it."""
     _wakes: int = 0
-    _best: dict[tuple[int, ...], list[Place]] = field(default_factory=dict)
-    """Many channels → where the best of their tasks stand that no claim was sent for, the best first."""
-    _in_full: float = 0.0
-    """Until when claims are made in full: there are keys or pauses."""
-    _limited: dict[int, float] = field(default_factory=dict)
-    """Channels in which limits were met: until when claims take the turn at once."""
     _in_round: Channels = ()
-    _next_look: float = 0.0
-    """When to look from the start of the channels again, whatever is remembered."""
     _running: asyncio.Task[None] | None = None
     _draining: bool = False
+
+    def __post_init__(self) -> None:
+        self._taker = Taker(self.core, self.room)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -256,15 +224,8 @@ class Dispatcher:
         if not places:
             return
         self._wakes += 1
-        names = set()
-        for channel, rank, no in places:
-            front = self._front.get(channel)
-            if front is not None and (rank, no) <= front:
-                self._front[channel] = (rank, no - 1)
-            self._told[channel] = min((rank, no), self._told.get(channel, (rank, no)))
-            names.add(self.core.channels.name.get(channel))
-        first = min((rank, no) for _, rank, no in places)
-        self._best = {channels: best for channels, best in self._best.items() if best and best[-1][1:] < first}
+        self._taker.told(places)
+        names = {self.core.channels.name.get(channel) for channel, _, _ in places}
         woken = [c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c) or None in names]
         for channels in [c for c in self._dry if not names.isdisjoint(c) or None in names]:
             del self._dry[channels]
@@ -272,9 +233,8 @@ class Dispatcher:
 
     def sweep(self) -> None:
         """Hints may have been lost: all who wait look, from the start of each channel."""
-        self._front.clear()
+        self._taker.sweep()
         self._dry.clear()
-        self._best.clear()
         self._kick([*self._waiting, self._in_round])
 
     def _kick(self, sets: list[Channels]) -> None:
@@ -306,12 +266,12 @@ class Dispatcher:
         if not self._waiting:
             return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
-        async with self._starts(sorted(numbers.values())) as start:
+        async with self._taker.starts(sorted(numbers.values())) as start:
             wakes = self._wakes
             ready = set(await ready_channels(self.core.pool, self.core.ns, start))
         names = {name for name, number in numbers.items() if number in ready}
         now = time.monotonic()
-        self._best.clear()
+        self._taker.forget_best()
         self._dry = {channels: since for channels, since in self._dry.items() if self._is_fresh(since)}
         for channels in self._waiting:
             if names.isdisjoint(channels) and wakes == self._wakes:
@@ -345,7 +305,7 @@ class Dispatcher:
         """The waiters of one round. They stay listed in `_by_claim_id`, so that a copy that comes now finds its twin."""
         waiters = self._waiting.pop(channels, [])
         total = n = 0
-        while n < len(waiters) and (n == 0 or total + waiters[n].claim.limit <= _ROUND):
+        while n < len(waiters) and (n == 0 or total + waiters[n].claim.limit <= ROUND):
             total += waiters[n].claim.limit
             n += 1
         if waiters[n:]:
@@ -358,7 +318,7 @@ class Dispatcher:
         wanted = sum(w.claim.limit for w in waiters)
         hungry, claimed = await self._deal(numbers, waiters)
         new = [w for w in hungry if not w.looked]
-        if new and (await self.core.admit() or self._forget(numbers)):
+        if new and (await self.core.admit() or self._taker.forget(numbers)):
             # Another server may have made something ready before the remembered key: look from the start.
             still, more = await self._deal(numbers, new)
             hungry = [w for w in hungry if w.looked] + still
@@ -373,7 +333,8 @@ class Dispatcher:
         """One claim, dealt out; who got nothing, and how many were claimed."""
         while True:
             try:
-                claimed = await self._claim(numbers, waiters)
+                requests = [_request(w) for w in waiters]
+                claimed = await self._taker.take(numbers, requests) if numbers and waiters else []
                 break
             except asyncpg.UniqueViolationError:
                 # Another server took one of these claim ids meanwhile, and nothing was taken here.
@@ -390,11 +351,6 @@ class Dispatcher:
                 hungry.append(waiter)
         return hungry, len(claimed)
 
-    def _forget(self, numbers: list[int]) -> bool:
-        """Whether a key was remembered for one of these channels; none is now."""
-        forgotten = [self._front.pop(n, None) for n in numbers]
-        return any(forgotten)
-
     def _settle(self, channels: Channels, hungry: list[_Waiter], *, short: bool) -> None:
         """Those who got nothing wait on, or are told so."""
         if short and channels not in self._dirty:
@@ -410,111 +366,14 @@ class Dispatcher:
         if stay:
             self._waiting[channels] = stay + self._waiting.get(channels, [])
 
-    async def _claim(self, numbers: list[int], waiters: list[_Waiter]) -> list[ClaimedRow]:
-        if not numbers or not waiters:
-            return []
-        requests = [
-            ClaimRequest(w.worker, w.claim.limit, w.claim.seconds, w.claim.claim_id, w.claim.asked, w.claim.offer)
-            for w in waiters
-        ]
-        async with self._starts(numbers) as start:
-            self._told.clear()
-            limits: list[int] | None = None
-            if len(start) > _FEW:
-                share = await self._share(start, sum(w.claim.limit for w in waiters))
-                start = [place for place in start if place[0] in share] or start[:1]
-                limits = [share.get(place[0], 1) for place in start]
-            rows = await self._take_tasks(start, requests, limits)
-        if limits is not None and len(rows) < sum(limits):
-            # Somebody else took some, or they are held now.
-            self._best.pop(tuple(numbers), None)
-        runners = [row.no for row in rows if row.merges]
-        if runners:
-            await self.core.pool.run(lambda c: take_in(c, self.core.ns, runners))
-        if self._limited.keys().isdisjoint(numbers):
-            self._remember(rows)
-        if rows:
-            self.core.stir()
-            self.core.due((min(row.until for row in rows) - rows[0].started_at).total_seconds())
-        return rows
-
-    async def _take_tasks(
-        self, start: list[Place], requests: list[ClaimRequest], limits: list[int] | None
-    ) -> list[ClaimedRow]:
-        """By the statement that knows all that is met: lean as long as nothing is, else in full, and with the turn under limits."""
-        pool, ns, channels = self.core.pool, self.core.ns, {place[0] for place in start}
-        now = time.monotonic()
-        found = Claimed([], IN_FULL, None)
-        turn = any(self._limited.get(channel, 0.0) > now for channel in channels)
-        if not turn and now > self._in_full:
-            found = await pool.run(lambda c: claim_tasks(c, ns, start, requests, limits))
-            if found.again == IN_FULL:
-                self._in_full = now + _IN_FULL
-            turn = found.again == WITH_TURN
-        while found.again and not found.rows:
-            turn = turn or found.again == NEEDS_TURN
-            if turn:
-                # What has no room now is passed over, and looked at again.
-                self._limited.update(dict.fromkeys(channels, now + _IN_FULL))
-                self._forget(list(channels))
-
-            async def claim(c: Connection, turn: bool = turn) -> Claimed:
-                if turn:
-                    await take_turn(c, ns)
-                return await claim_tasks_full(c, ns, start, requests, limits, turn=turn)
-
-            found = await pool.run(claim, transaction=turn)
-        if turn:
-            self._reopen(channels, found.opens_in, more=bool(found.rows))
-        return found.rows
-
-    def _reopen(self, channels: set[int], opens_in: float | None, *, more: bool) -> None:
-        """Under limits: look again when a rate lets more through; at once when some were taken, for others may still fit."""
-        if more:
-            self.room(channels)
-        elif opens_in is not None:
-            asyncio.get_running_loop().call_later(max(opens_in, 0.0) + _LATE, self.room, channels)
-
     def room(self, channels: Collection[int] | None = None) -> list[Place]:
         """There may be room under limits again: those who wait for what is limited look. What to tell other servers."""
-        limited = self._limited if channels is None else channels
+        limited = self._taker.limited if channels is None else channels
         if limited:
             names = {self.core.channels.name.get(channel) for channel in limited}
             self._dry = {c: since for c, since in self._dry.items() if names.isdisjoint(c)}
             self._kick([c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c)])
         return [(channel, *_AT_END) for channel in limited]
-
-    async def _share(self, start: list[Place], wanted: int) -> Counter[int]:
-        """Of the best tasks of many channels, how many each has. Asked for some claims ahead: it costs a look into each channel."""
-        channels = tuple(place[0] for place in start)
-        best = self._best.get(channels, [])
-        if len(best) < wanted:
-            ahead = max(wanted, min(wanted * _AHEAD, _ROUND))
-            best = await self.core.pool.run(lambda c: best_places(c, self.core.ns, start, ahead))
-        self._best[channels] = best[wanted:]
-        return Counter(place[0] for place in best[:wanted])
-
-    @asynccontextmanager
-    async def _starts(self, numbers: list[int]) -> AsyncIterator[list[Place]]:
-        """Where to look from in each channel. From the start once in a while, in case a hint was lost: that passes over all rows
-        that died since the oldest snapshot in the database, so it may take at most a small share of the time."""
-        began = time.monotonic()
-        whole = began >= self._next_look
-        if whole:
-            self._front.clear()
-        yield [(n, *self._front.get(n, _FROM_START)) for n in numbers]
-        if whole:
-            ended = time.monotonic()
-            self._next_look = ended + max(self.core.rhythm.floor, (ended - began) * _LOOK_SHARE)
-
-    def _remember(self, rows: list[ClaimedRow]) -> None:
-        for row in rows:
-            key = (row.rank, row.no)
-            told = self._told.get(row.channel_no)
-            if told is not None and told <= key:
-                key = (told[0], told[1] - 1)
-            if key > self._front.get(row.channel_no, _FROM_START):
-                self._front[row.channel_no] = key
 
     async def _look_up(self, hungry: list[_Waiter]) -> None:
         """Answer those whose claim id was taken by an earlier copy with what still stands of it."""
@@ -536,6 +395,11 @@ class Dispatcher:
         leases = await self.core.pool.run(lambda c: standing_leases(c, self.core.ns, [before.lease_no]))
         tasks = {t.no: t for t in await read_tasks(self.core.pool, self.core.ns, nos=[row.no for row in leases])}
         return [Standing(row, tasks[row.no]) for row in leases if row.no in tasks]
+
+
+def _request(waiter: _Waiter) -> ClaimRequest:
+    c = waiter.claim
+    return ClaimRequest(waiter.worker, c.limit, c.seconds, c.claim_id, c.asked, c.offer)
 
 
 def _refuse_other(asked: str, claim: Claim) -> None:

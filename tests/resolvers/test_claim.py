@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from db.claim import best_places
-from resolvers import dispatch
+from resolvers import take
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until
 
@@ -372,14 +372,14 @@ async def test_what_becomes_ready_behind_a_claim_that_is_on_its_way_is_next(
     """The claim remembers how far it came; what it cannot have seen is not passed over."""
     await crew.create({"name": "a"}, {"name": "b"}, {"name": "c"})
     first = await crew.claim()
-    statement = dispatch.claim_tasks
+    statement = take.claim_tasks
 
     async def and_meanwhile(*given: Any) -> Any:
-        monkeypatch.setattr(dispatch, "claim_tasks", statement)
+        monkeypatch.setattr(take, "claim_tasks", statement)
         found = await statement(*given)
         await crew.release(*first)
         return found
 
-    monkeypatch.setattr(dispatch, "claim_tasks", and_meanwhile)
+    monkeypatch.setattr(take, "claim_tasks", and_meanwhile)
     assert [lease["task"]["name"] for lease in await crew.claim()] == ["b"]
     assert [lease["task"]["name"] for lease in await crew.claim()] == ["a"]

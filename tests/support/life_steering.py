@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tests.support.life_model import SETTLED, End, Group, Model, Task, Unclear, named_children
+from tests.support.life_model import Model, named_children
+from tests.support.life_things import SETTLED, End, Group, Task, Unclear
 
 
 def delete(model: Model, task: Task) -> set[Task]:
