@@ -250,10 +250,13 @@ def test_a_header_that_cannot_be_carried_is_refused(value: str) -> None:
         Http("http://127.0.0.1", {"authorization": value})
 
 
-async def test_plain_requests_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", ["http_proxy", "all_proxy"])
+async def test_plain_requests_go_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
     proxy = Server(PLAIN)
     async with listening(proxy.speak, proxy):
-        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv(named, f"http://me:p%40ss@127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         http = Http("http://crew.example:81/graphql", {})
@@ -264,6 +267,12 @@ async def test_plain_requests_go_through_the_proxy_of_the_environment(monkeypatc
     monkeypatch.setenv("no_proxy", "crew.example")
     with pytest.raises(HttpError, match="no connection"):
         await Http("http://crew.example:81/graphql", {}, opening=5).post(b"x", silence=5)
+
+
+def test_a_proxy_of_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(CrewError, match="speaks socks5"):
+        Http("http://crew.example/graphql", {})
 
 
 async def test_secure_requests_go_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tls: Tls) -> None:

@@ -1,7 +1,7 @@
 """As much of HTTP/1.1 as calls need: one POST after another to one address, over connections that are kept open.
 
 A general client takes most of a millisecond of CPU for a request, this one a tenth of it (docs/adr/0021). Proxies are those
-of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
+of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY).
 """
 
 from __future__ import annotations
@@ -185,8 +185,13 @@ class Http:
         self._is_secure, self._host = split.scheme == "https", split.hostname
         self._port = split.port or (443 if self._is_secure else 80)
         self._context = ssl.create_default_context() if self._is_secure else None
-        proxy = getproxies().get(split.scheme) if trust_env and not proxy_bypass(self._host) else None
+        proxies = getproxies() if trust_env and not proxy_bypass(self._host) else {}
+        proxy = proxies.get(split.scheme) or proxies.get("all")
         self._proxy = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+        if self._proxy and self._proxy.scheme not in ("http", "https"):
+            raise CrewError(
+                f"a proxy that speaks {self._proxy.scheme} cannot be used: name an HTTP proxy, or none (NO_PROXY)"
+            )
         target = f"{split.path or '/'}{f'?{split.query}' if split.query else ''}"
         if self._proxy and not self._is_secure:
             target = f"http://{split.netloc}{target}"
