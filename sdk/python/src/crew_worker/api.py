@@ -7,10 +7,12 @@ an answer, good or bad. Every call of this package may be repeated: it carries a
 from __future__ import annotations
 
 import asyncio
+import enum
 import itertools
 import json
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,12 +58,29 @@ class Answer:
         return self.data[name]
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+def _plain(value: Any) -> Any:
+    """What orjson takes beyond JSON."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
+_NO_MORE = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def encode(value: Any) -> str:
-    """As JSON. Raises TypeError or ValueError for what is none (a set, NaN, a loop)."""
-    return _ENCODER.encode(value)
+    """As JSON; UUIDs as text, enums as their values. Raises TypeError or ValueError for what is none (a set, NaN, a loop)."""
+    if value is None:
+        return "null"
+    try:
+        text = orjson.dumps(value, option=_NO_MORE)
+    except TypeError:
+        return _ENCODER.encode(value)
+    # Where orjson writes null there may have been NaN.
+    return _ENCODER.encode(value) if b"null" in text else text.decode()
 
 
 _DIGITS = bytes(ord("0") if byte in b"0123456789" else byte for byte in range(256))

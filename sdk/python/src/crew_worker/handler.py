@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,15 +32,17 @@ class Handler:
             getattr(self.function, "__call__", None)  # noqa: B004
         )
 
-    async def __call__(self, task: Task, threads: Executor | None = None) -> Any:
+    def __call__(self, task: Task, threads: Executor | None = None) -> Awaitable[Any]:
         task._inherited = tracing.carried(task.metadata)
-        if tracing.concerns(task):
-            with tracing.attempt(task):
-                return await self._run(task, threads)
-        return await self._run(task, threads)
+        return self._traced(task, threads) if tracing.concerns(task) else self._run(task, threads)
 
-    async def _run(self, task: Task, threads: Executor | None) -> Any:
+    async def _traced(self, task: Task, threads: Executor | None) -> Any:
+        with tracing.attempt(task):
+            return await self._run(task, threads)
+
+    def _run(self, task: Task, threads: Executor | None) -> Awaitable[Any]:
         if self.is_async:
-            return await self.function(task)
+            found: Awaitable[Any] = self.function(task)
+            return found
         call = functools.partial(contextvars.copy_context().run, self.function, task)
-        return await asyncio.get_running_loop().run_in_executor(threads, call)
+        return asyncio.get_running_loop().run_in_executor(threads, call)

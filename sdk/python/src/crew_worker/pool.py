@@ -7,11 +7,15 @@ Loops of two kinds, so that no result ever waits behind a long poll:
     poller    waits for tasks with a long poll while there are free slots and nothing to send; a stream takes its place
               while one holds (climber.py). The poll that is out then is left to end by itself: cut off, it might be
               claimed for by a proxy that has not noticed
+
+Handlers run in lanes: an asyncio task that does one attempt after another for as long as handlers end without waiting. Where
+one waits, the next lane goes on: so a handler that waits has an asyncio task to itself, and one that does not costs none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections import deque
@@ -19,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from crew_worker import outbox, verdict
+from crew_worker import outbox, tracing, verdict
 from crew_worker.api import KEY_CODES, Answer, Api, Json, encode, request_body
 from crew_worker.backoff import pause
 from crew_worker.counters import Counters
@@ -57,7 +61,9 @@ class Run:
     task: Task
     due: float
     started: bool = False
-    work: asyncio.Task[None] | None = None
+    """It has a slot."""
+    lane: asyncio.Task[None] | None = None
+    """Where its handler runs."""
     lost: str | None = None
     stopped: bool = False
 
@@ -87,8 +93,14 @@ class Pool:
         self.outbox = Outbox(min(1000, self._share))
         self.running: dict[str, Run] = {}
         self._waiting: deque[Run] = deque()
+        self._begun: deque[Run] = deque()
+        """They have slots, and no lane has come to them yet."""
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._next_lane: asyncio.Task[None] | None = None
+        """Made, and not begun."""
         self._reserved = 0
         self._changed = asyncio.Event()
+        self._context = contextvars.copy_context()
         self.streaming = False
         self.stopping = False
         self.in_hand: set[str] = set()
@@ -108,10 +120,13 @@ class Pool:
 
     def take(self, leases: Sequence[Json], *, pushed: bool = False) -> None:
         """Start the leases that came. Those for which there is no room go back untouched."""
+        due, traced = self._keeper.due_for(pushed=pushed), tracing.is_on()
         for lease in leases:
             if self._keeper.holds(lease["id"]):
                 continue
-            run = self._hold(lease, pushed=pushed)
+            run = Run(self, Task(lease, self.worker_id, self._keeper.progressed, traced), due)
+            self.in_hand.add(run.task.lease_id)
+            self._keeper.keep(run)
             if self.stopping:
                 self.give_back(run)
             elif len(self.running) < self.slots:
@@ -121,17 +136,11 @@ class Pool:
             else:
                 self.give_back(run)
 
-    def _hold(self, lease: Json, *, pushed: bool) -> Run:
-        task = Task(lease, worker_id=self.worker_id, on_progress=self._keeper.progressed)
-        run = Run(self, task, self._keeper.due_for(pushed=pushed))
-        self.in_hand.add(task.lease_id)
-        self._keeper.keep(run)
-        return run
-
     def _start(self, run: Run) -> None:
         run.started = True
         self.running[run.task.lease_id] = run
-        run.work = asyncio.create_task(self._work(run))
+        self._begun.append(run)
+        self._open_lane()
 
     def lose(self, run: Run, code: str) -> None:
         """Its result would count for nothing: stop the handler."""
@@ -139,18 +148,25 @@ class Pool:
         self._keeper.drop(run.task.lease_id)
         self.in_hand.discard(run.task.lease_id)
         run.task._is_cancelled = True
-        if run.work:
+        if run.lane:
             run.task.log.warning("the lease is %s: the handler is stopped", code)
-            run.work.cancel()
-        elif run in self._waiting:
-            self._waiting.remove(run)
+            run.lane.cancel()
+        elif self._withdraw(run):
             self._note(run, "lost")
             self._turn()
 
+    def _withdraw(self, run: Run) -> bool:
+        """Out of the lines of what has not begun, if it is in one."""
+        for line in (self._waiting, self._begun):
+            if run in line:
+                line.remove(run)
+                self.running.pop(run.task.lease_id, None)
+                return True
+        return False
+
     def give_back(self, run: Run) -> None:
         """Unstarted, so nothing happened to it."""
-        if run in self._waiting:
-            self._waiting.remove(run)
+        self._withdraw(run)
         self._keeper.drop(run.task.lease_id)
         self._note(run, "released")
         self.outbox.put(outbox.released(run.task.lease_id))
@@ -164,36 +180,47 @@ class Pool:
 
     # -- handlers
 
-    async def _work(self, run: Run) -> None:
-        task, began = run.task, time.monotonic()
+    def _open_lane(self) -> None:
+        """One more, where there is something to do and none that is about to."""
+        if self._begun and self._next_lane is None:
+            self._next_lane = asyncio.create_task(self._lane(), context=self._context.copy())
+            self._lanes.add(self._next_lane)
+            self._next_lane.add_done_callback(self._lanes.discard)
+
+    async def _lane(self) -> None:
+        lane, self._next_lane = self._next_lane, None
+        assert lane is not None
         try:
-            result = await self._attempt(run)
+            # What a handler leaves behind, context variables or a cancellation, is not for the next one.
+            while self._begun and contextvars.copy_context() == self._context and not lane.cancelling():
+                run = self._begun.popleft()
+                self._open_lane()
+                run.lane = lane
+                await self._work(run)
+        finally:
+            self._open_lane()
+
+    async def _work(self, run: Run) -> None:
+        """One attempt; its result goes to the outbox, unless the lease is lost."""
+        task, began, result = run.task, time.monotonic(), None
+        try:
+            returned = await self.handlers[task.channel](task, self._threads)
+            result, outcome = outbox.completed(task.lease_id, verdict.completion(task, returned)), "completed"
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if not run.lost and run.stopped and isinstance(error, (asyncio.CancelledError, Cancelled)):
+                result, outcome = outbox.failed(verdict.stopped(task)), "stopped"
+            elif not run.lost:
+                result, outcome = self._failed(task, error), "failed"
         finally:
             self._keeper.drop(task.lease_id)
             self.running.pop(task.lease_id, None)
             self._counters.spent(task.channel, time.monotonic() - began)
             self._turn()
-        if result is not None:
-            self.outbox.put(result)
-
-    async def _attempt(self, run: Run) -> Result | None:
-        """The result to hand in; None when the lease is lost."""
-        task = run.task
-        try:
-            returned = await self.handlers[task.channel](task, self._threads)
-            result = outbox.completed(task.lease_id, verdict.completion(task, returned))
-            outcome = "completed"
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if run.lost:
-                result, outcome = None, "lost"
-            elif run.stopped and isinstance(error, (asyncio.CancelledError, Cancelled)):
-                result, outcome = outbox.failed(verdict.stopped(task)), "stopped"
-            else:
-                result, outcome = self._failed(task, error), "failed"
         if run.lost:
             result, outcome = None, "lost"
         self._note(run, outcome)
-        return result
+        if result is not None:
+            self.outbox.put(result)
 
     def _failed(self, task: Task, error: BaseException) -> Result:
         if isinstance(error, RateLimited):
@@ -369,13 +396,21 @@ class Pool:
         for run in list(self._waiting):
             self.give_back(run)
 
+    async def rest(self) -> None:
+        """Until no handler runs."""
+        while self.running:
+            self._changed.clear()
+            await self._changed.wait()
+
     def cancel(self) -> None:
-        """Cut the handlers off."""
-        for run in self.running.values():
+        """Cut the handlers off; what has not begun goes back."""
+        for run in list(self.running.values()):
             run.stopped = True
-            run.task._is_cancelled = True
-            if run.work:
-                run.work.cancel()
+            if run.lane is None:
+                self.give_back(run)
+            else:
+                run.task._is_cancelled = True
+                run.lane.cancel()
 
 
 def leases_of(answer: Answer) -> list[Json]:

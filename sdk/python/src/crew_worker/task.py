@@ -58,7 +58,13 @@ class Cancelled(Exception):
 class Task:
     """One attempt at one task. Everything here may be used from the handler's own thread."""
 
-    def __init__(self, lease: Json, *, worker_id: str = "", on_progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        lease: Json,
+        worker_id: str = "",
+        on_progress: Callable[[], None] = lambda: None,
+        traced: bool = False,
+    ) -> None:
         task = lease["task"]
         self.lease_id: str = lease["id"]
         self.attempt: int = lease["attempt"]
@@ -81,6 +87,7 @@ class Task:
         self._on_progress = on_progress
         self._is_cancelled = False
         self._inherited: dict[str, str] = {}
+        self._traced = traced
 
     @cached_property
     def log(self) -> TaskLog:

@@ -29,11 +29,14 @@ def carried(metadata: Any) -> dict[str, str]:
     return {name: metadata[name] for name in FIELDS if isinstance(metadata.get(name), str)}
 
 
+def is_on() -> bool:
+    """Whether somebody takes spans: then each attempt stands in one. Else only one whose task brings a context does."""
+    return _installed and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def concerns(task: Task) -> bool:
-    """Whether an attempt is to stand in a span: when somebody takes spans, or the task brings a context. Else it costs nothing."""
-    if not _installed:
-        return False
-    return bool(task._inherited) or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    """Whether an attempt is to stand in a span; else it costs nothing."""
+    return task._traced or (_installed and bool(task._inherited))
 
 
 def current() -> dict[str, str]:

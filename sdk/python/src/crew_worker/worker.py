@@ -150,18 +150,16 @@ class Worker:
     async def _finish(self) -> None:
         """Wait for handlers, then for their results to be delivered."""
         log.info("stopping: %d handlers run", self.running)
-        works = [run.work for pool in self.pools for run in pool.running.values() if run.work]
         cancelling = asyncio.create_task(self._cancelling.wait())
-        all_done = asyncio.create_task(wait_all(works))
-        await asyncio.wait(
-            {all_done, cancelling}, timeout=self.options.stop_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        all_done = asyncio.gather(*(pool.rest() for pool in self.pools))
+        ends: set[asyncio.Future[Any]] = {all_done, cancelling}
+        await asyncio.wait(ends, timeout=self.options.stop_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not all_done.done():
             log.warning("%d handlers are cut off", self.running)
             for pool in self.pools:
                 pool.cancel()
             await asyncio.wait({all_done}, timeout=self.options.deliver_seconds)
-        await end([all_done, cancelling])
+        await end(ends)
         at_rest = [asyncio.create_task(pool.outbox.at_rest.wait()) for pool in self.pools]
         _, late = await asyncio.wait(at_rest, timeout=self.options.deliver_seconds)
         if late:
@@ -169,12 +167,7 @@ class Worker:
         await end(late)
 
 
-async def wait_all(tasks: list[asyncio.Task[None]]) -> None:
-    if tasks:
-        await asyncio.wait(tasks)
-
-
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
