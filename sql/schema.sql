@@ -560,19 +560,22 @@ CREATE VIEW public.group_tail AS
         END), (0)::numeric))::bigint AS settled_weight,
     max(at) FILTER (WHERE (state = ANY (ARRAY[5, 7]))) AS settled_at
    FROM ( SELECT e.ns,
-            u.group_no,
+            x.group_no,
             e.was,
             e.state,
-            count(u.no) AS n,
-            max(e.at) AS at,
-            COALESCE(sum(( SELECT (t.weight - 1)
-                   FROM public.task t
-                  WHERE ((t.ns = e.ns) AND (t.no = u.no) AND (t.weight <> 1)))) FILTER (WHERE ((e.was IS NULL) OR ((e.was = ANY (ARRAY[5, 7])) <> (e.state = ANY (ARRAY[5, 7]))))), (0)::bigint) AS more
+            x.n,
+            e.at,
+            x.more
            FROM ((public.group_fold f
              JOIN public.event e ON (((e.ns = f.ns) AND (e.xid >= pg_snapshot_xmin(f.upto)) AND (NOT pg_visible_in_snapshot(e.xid, f.upto)))))
-             CROSS JOIN LATERAL UNNEST(e.nos, e.groups) u(no, group_no))
-          WHERE (((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0))) AND (e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()))
-          GROUP BY e.ns, u.group_no, e.was, e.state) i
+             CROSS JOIN LATERAL ( SELECT u.group_no,
+                    count(u.no) AS n,
+                    COALESCE(sum(( SELECT (t.weight - 1)
+                           FROM public.task t
+                          WHERE ((t.ns = e.ns) AND (t.no = u.no) AND (t.weight <> 1)))) FILTER (WHERE ((e.was IS NULL) OR ((e.was = ANY (ARRAY[5, 7])) <> (e.state = ANY (ARRAY[5, 7]))))), (0)::bigint) AS more
+                   FROM UNNEST(e.nos, e.groups) u(no, group_no)
+                  GROUP BY u.group_no) x)
+          WHERE (((e.kind = 18) OR ((e.state IS DISTINCT FROM e.was) AND (cardinality(e.nos) > 0))) AND (e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()))) i
   GROUP BY ns, group_no;
 
 CREATE TABLE public.group_tally (
@@ -1315,3 +1318,5 @@ CREATE INDEX task_of_key ON public.task USING btree (ns, key, no) WHERE (key IS 
 CREATE INDEX task_of_other_weight ON public.task USING btree (ns, no) INCLUDE (weight) WHERE (weight <> 1);
 
 CREATE INDEX task_of_spawner ON public.task USING btree (ns, spawned_by) WHERE (spawned_by IS NOT NULL);
+
+CREATE INDEX task_weighed ON public.task USING btree (ns, no) INCLUDE (weight) WHERE (weight <> 1);

@@ -152,24 +152,27 @@ with f as materialized (
   select l.upto from (select upto from fold where ns = $1 for update skip locked) l
   where l.upto::text = (select x.upto::text from fold x where x.ns = $1)),
 e as materialized (
-  select e.was, e.state, u.channel, u.workgroup
+  select e.was, e.state, x.channel, x.workgroup, x.n
   from f
   join event e on e.ns = $1 and e.xid >= pg_snapshot_xmin(f.upto) and not pg_visible_in_snapshot(e.xid, f.upto)
-  cross join lateral unnest(e.channels, e.workgroups) as u(channel, workgroup)
+  cross join lateral (
+    select u.channel, u.workgroup, count(*) as n
+    from unnest(e.channels, e.workgroups) as u(channel, workgroup)
+    group by 1, 2) x
   where e.state is distinct from e.was and cardinality(e.nos) > 0),
 n as materialized (
   select ref, state, sum(n) as n from (
-    select channel as ref, state, count(*) as n from e where state is not null group by 1, 2
-    union all select channel, was, -count(*) from e where was is not null group by 1, 2
-    union all select workgroup, state, count(*) from e where state is not null and workgroup <> 0 group by 1, 2
-    union all select workgroup, was, -count(*) from e where was is not null and workgroup <> 0 group by 1, 2) x
+    select channel as ref, state, n from e where state is not null
+    union all select channel, was, -n from e where was is not null
+    union all select workgroup, state, n from e where state is not null and workgroup <> 0
+    union all select workgroup, was, -n from e where was is not null and workgroup <> 0) x
   group by ref, state having sum(n) <> 0),
 counted as (
   insert into tally as t (ns, ref, state, n) select $1, ref, state, n from n order by ref, state
   on conflict (ns, ref, state) do update set n = t.n + excluded.n)
 update fold set upto = pg_current_snapshot() from f
 where ns = $1 and exists (select from e)
-returning (select count(*)::int from e) as folded;
+returning (select sum(n)::int from e) as folded;
 
 -- name: ping_workers
 -- $1 ns $2 workers $3 channels, as JSON arrays $4 transports

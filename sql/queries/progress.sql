@@ -36,19 +36,24 @@ told as (
   where counted.total > 0 and counted.unsettled = 0 and (x.settled_at is not null or x.unsettled < 0)
   having count(*) > 0),
 p as materialized (
-  select u.channel, e.at, count(*) as n,
+  select x.channel, e.at, x.n,
     case
-      when u.wait is not null then 130 + floor(10 * log(greatest(u.wait, 0.001)::float8))::int
+      when x.bin is not null then 130 + x.bin
       when e.was is null then 1
       when e.state = 5 then 2
       else 3 end as what
-  from e cross join lateral unnest(e.channels, e.waits) as u(channel, wait)
-  group by 1, 2, 4),
+  from e
+  -- Each event by itself: nothing large is ever sorted.
+  cross join lateral (
+    select u.channel, count(*) as n,
+      case when u.wait is not null then floor(10 * log(greatest(u.wait, 0.001)::float8))::int end as bin
+    from unnest(e.channels, e.waits) as u(channel, wait)
+    group by 1, 3) x),
 paced as (
   insert into pace as t (ns, channel, at, what, n)
   select $1, channel, at, what, n
   from (
-    select channel, at, what, n from p union all select 0, at, what, sum(n) from p group by at, what) x
+    select channel, at, what, sum(n) as n from p group by 1, 2, 3 union all select 0, at, what, sum(n) from p group by 2, 3) x
   order by channel, at, what
   on conflict (ns, channel, at, what) do update set n = t.n + excluded.n)
 update group_fold
