@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -29,8 +29,8 @@ class ClaimRequest:
 class ClaimedRow:
     ord: int
     lease_no: int
-    until: datetime
-    started_at: datetime
+    seconds: float
+    """How long the lease lasts."""
     attempt: int
     remaining: int
     channel_no: int
@@ -46,21 +46,13 @@ class ClaimedRow:
     key: str | None
     input: str | None
     metadata: str | None
-    run_after: datetime | None
-    max_attempts: int
-    retry_delay: float
-    backoff: float
-    max_delay: float
     timeout: float | None
-    on_parent_failure: int
-    weight: int
-    is_seed: bool
-    spawned_by: int | None
     has_parents: bool
     """False: it has none. True: it may have some."""
-    created_at: datetime
+    started_at: datetime
     again: int
     opens_in: float | None
+    until: datetime = datetime.max
 
 
 class Claimed(NamedTuple):
@@ -143,6 +135,11 @@ async def _claim(
         *turn,
     )
     found = [ClaimedRow(*row) for row in rows if row["ord"] is not None]
+    now = next((row.started_at for row in found if row.started_at), None)
+    if now is not None:
+        ends = {seconds: now + timedelta(seconds=seconds) for seconds in {row.seconds for row in found}}
+        for row in found:
+            row.started_at, row.until = now, ends[row.seconds]
     return Claimed(found, rows[0]["again"], rows[0]["opens_in"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from db.pool import Connection
-from db.statements import statement
+from db.statements import once, some, statement
 
 
 @dataclass(slots=True)
@@ -29,6 +29,15 @@ class CreatedRow:
     rank: int
     state: int
     due_in: float | None
+
+
+@dataclass(slots=True)
+class CreatedReadyRow:
+    """All that was made."""
+
+    ords: list[int] | None
+    nos: list[int] | None
+    groups: list[int] | None
 
 
 @dataclass(slots=True)
@@ -138,17 +147,18 @@ class Batch:
         ) and not any(x.subtree for x in self.links)
 
 
+READY = 2
+"""A state, as CreatedRow has it."""
+
+
 async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[CreatedRow]:
     """What was made, by `ord`: nothing of what was to go into a group that is gone.
 
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
     g, t, links = batch.groups, batch.tasks, batch.links
-    args: tuple[Any, ...] = (
-        ns,
-        [x.id for x in g],
-        [x.name for x in g],
-        [x.metadata for x in g],
+    groups: tuple[Any, ...] = (ns, [x.id for x in g], [x.name for x in g], [x.metadata for x in g])
+    tasks: tuple[list[Any], ...] = (
         [x.id for x in t],
         [x.new_group for x in t],
         [x.group_no for x in t],
@@ -160,10 +170,10 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
         [x.metadata for x in t],
     )
     if batch.is_everyday:
-        found = await connection.fetch(statement("create", "create_ready_tasks"), *args)
-        return [CreatedRow(*row) for row in found]
-    args = (
-        *args,
+        return await _create_ready(connection, groups, tasks, t)
+    args: tuple[Any, ...] = (
+        *groups,
+        *tasks,
         [x.run_after for x in t],
         [x.delay for x in t],
         [x.parent_delay for x in t],
@@ -192,6 +202,16 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
         )
         return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks_full"), *full)]
     return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), *args)]
+
+
+async def _create_ready(
+    connection: Connection, groups: tuple[Any, ...], columns: tuple[list[Any], ...], tasks: list[NewTaskRow]
+) -> list[CreatedRow]:
+    ids, *names, inputs, metadata = columns
+    args = (*groups, ids, *map(once, names), some(inputs), some(metadata))
+    found = CreatedReadyRow(*(await connection.fetch(statement("create", "create_ready_tasks"), *args))[0])
+    made = zip(found.ords or (), found.nos or (), found.groups or (), strict=True)
+    return [CreatedRow(n, no, group, tasks[n - 1].channel, tasks[n - 1].rank, READY, None) for n, no, group in made]
 
 
 async def lock_parents(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from db.claim import Place
 from db.pool import Connection, Pool
-from db.statements import statement
+from db.statements import once, some, statement
 
 
 @dataclass(slots=True)
@@ -22,8 +23,8 @@ class StandingRow:
 class Completion:
     lease_no: int
     no: int
-    output: str | None
-    child_delay: float | None
+    output: str | None = None
+    child_delay: float | None = None
     makes: bool = False
     """It makes tasks: what waits for it with all that it spawns is not freed yet."""
 
@@ -123,16 +124,16 @@ async def standing_leases(connection: Connection, ns: int, lease_nos: list[int])
 
 
 async def complete_tasks(
-    connection: Connection, ns: int, items: list[Completion], *, keyed: bool = False
+    connection: Connection, ns: int, items: Sequence[Completion], *, keyed: bool = False
 ) -> CompletedRow:
     """`keyed`: those with keys too, whose twins have been brought in, in a transaction that settles freed ones after."""
     args = (
         ns,
         sorted({x.lease_no for x in items}),
-        [x.lease_no for x in items],
+        once([x.lease_no for x in items]),
         [x.no for x in items],
-        [x.output for x in items],
-        [x.child_delay for x in items],
+        some([x.output for x in items]),
+        some([x.child_delay for x in items]),
     )
     makes = [x.makes for x in items]
     if keyed or any(makes):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
@@ -40,6 +41,17 @@ def statement(noun: str, name: str) -> str:
     tell which it is."""
     first, rest = load(noun)[name].split(maxsplit=1)
     return f"{first} /* {name} */ {rest}"
+
+
+def once(column: list[Any]) -> list[Any]:
+    """A column without nulls as an argument, its first value alone where all are equal: asyncpg looks at each value of an array for
+    as long as it takes to write it. The statement takes the first for those that are missing."""
+    return column[:1] if column and column.count(column[0]) == len(column) else column
+
+
+def some(column: list[Any]) -> list[Any]:
+    """A column that may hold nulls as an argument, empty where it holds nothing else."""
+    return [] if column.count(None) == len(column) else column
 
 
 def _without_header(body: str) -> str:

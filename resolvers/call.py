@@ -105,38 +105,19 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     """Add to a batch what a call has to make."""
     if call.new_group is not None:
         batch.groups.append(call.new_group)
-    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(to_make(call, there), 1)}
-    for n in to_make(call, there):
+    places = to_make(call, there)
+    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(places, 1)}
+    new_group = 0 if call.new_group is None else len(batch.groups)
+    for n in places:
         d = call.drafts[n]
-        child, delay = place_of[d.id], None
-        links: dict[tuple[int, int], NewLink] = {}
-        for link in links_inside(call, d, there, place_of):
-            links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
-        for parent in there.adopts.get(d.id, ()):
-            if parent in place_of:
-                at = place_of[parent]
-                links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
-        open_parents = len(links)
-        for parent, place, subtree, adopted in links_outside(call, d, there):
-            number = there.parents[parent]
-            if (0, number) in links:
-                links[0, number].subtree |= subtree
-                continue
-            links[0, number] = NewLink(0, number, child, place, subtree, adopted)
-            stands = there.stands[parent]
-            open_parents += stands == "open" or (stands != "succeeded" and d.on_parent_failure != RUN)
-            if stands in ("failed", "cancelled") and d.on_parent_failure == CANCEL:
-                there.dooming.add(number)
-            if number == call.spawned_by:
-                delay = call.parent_delay
-        if call.spawned_by is not None and d.names_no_parent:
-            links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
-            delay = call.parent_delay
-        batch.links += links.values()
+        open_parents, delay = 0, None
+        if call.spawned_by is not None or there.adopts or not d.names_no_parent:
+            links, open_parents, delay = _links(call, d, there, place_of)
+            batch.links += links
         batch.tasks.append(
             NewTaskRow(
                 id=d.id,
-                new_group=0 if call.new_group is None else len(batch.groups),
+                new_group=new_group,
                 group_no=call.group_no,
                 channel=numbers.channels[d.channel],
                 workgroup=0 if d.workgroup is None else numbers.workgroups[d.workgroup],
@@ -161,6 +142,35 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
                 on_parent_failure=d.on_parent_failure,
             )
         )
+
+
+def _links(call: Call, d: Draft, there: There, place_of: dict[UUID, int]) -> tuple[list[NewLink], int, float | None]:
+    """The links of a new task, how many of its parents it still waits for, and how long after its spawner."""
+    child, delay = place_of[d.id], None
+    links: dict[tuple[int, int], NewLink] = {}
+    for link in links_inside(call, d, there, place_of):
+        links.setdefault((link.parent, 0), NewLink(link.parent, 0, child, link.place, link.subtree))
+    for parent in there.adopts.get(d.id, ()):
+        if parent in place_of:
+            at = place_of[parent]
+            links.setdefault((at, 0), NewLink(at, 0, child, ADOPTED_PLACE, True, True))
+    open_parents = len(links)
+    for parent, place, subtree, adopted in links_outside(call, d, there):
+        number = there.parents[parent]
+        if (0, number) in links:
+            links[0, number].subtree |= subtree
+            continue
+        links[0, number] = NewLink(0, number, child, place, subtree, adopted)
+        stands = there.stands[parent]
+        open_parents += stands == "open" or (stands != "succeeded" and d.on_parent_failure != RUN)
+        if stands in ("failed", "cancelled") and d.on_parent_failure == CANCEL:
+            there.dooming.add(number)
+        if number == call.spawned_by:
+            delay = call.parent_delay
+    if call.spawned_by is not None and d.names_no_parent:
+        links[0, call.spawned_by] = NewLink(0, call.spawned_by, child, 0)
+        delay = call.parent_delay
+    return list(links.values()), open_parents, delay
 
 
 def links_inside(call: Call, draft: Draft, there: There, places: dict[UUID, int]) -> list[Inside]:

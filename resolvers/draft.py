@@ -131,25 +131,31 @@ def _draft(task: Any, path: Path, json_bytes: int) -> Draft:
         name=check.text(task.name, (*path, "name"), "name", check.NAME_CHARACTERS),
         channel=check.text(task.channel, (*path, "channel"), "channel"),
         workgroup=None if task.workgroup is None else check.text(task.workgroup, (*path, "workgroup"), "workgroup"),
-        rank=-check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32),
+        rank=-check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32)
+        if task.priority
+        else 0,
         input=None if task.input is None else check.json_text(task.input, (*path, "input"), "input", json_bytes),
         metadata=None
         if task.metadata is None
         else check.json_text(task.metadata, (*path, "metadata"), "metadata", json_bytes),
-        run_after=check.instant(task.run_after, (*path, "runAfter"), "runAfter"),
-        delay=check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds"),
+        run_after=None if task.run_after is None else check.instant(task.run_after, (*path, "runAfter"), "runAfter"),
+        delay=None
+        if task.delay_seconds is None
+        else check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds"),
         max_attempts=attempts,
         retry_delay=delay,
         backoff=backoff,
         max_delay=longest,
-        weight=check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000),
+        weight=1
+        if task.progress_weight == 1
+        else check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000),
         is_seed=task.is_seed,
         key=None if task.key is None else check.text(task.key, (*path, "key"), "key", check.NAME_CHARACTERS),
-        on_duplicate=task.on_duplicate.value,
+        on_duplicate=task.on_duplicate._value_,
         timeout=None
         if task.timeout_seconds is None
         else check.number(task.timeout_seconds, (*path, "timeoutSeconds"), "timeoutSeconds", 0.001, check.YEAR_SECONDS),
-        on_parent_failure=task.on_parent_failure.value,
+        on_parent_failure=task.on_parent_failure._value_,
     )
 
 

@@ -55,16 +55,12 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Item:
+class Item(rows.Completion):
     """One result of one worker; answered by None (it counts) or a Refused."""
 
-    index: int
-    lease_id: str
-    lease_no: int
-    no: int
-    output: str | None = None
+    index: int = 0
+    lease_id: str = ""
     children: list[Draft] | None = None
-    child_delay: float | None = None
     workgroup_delay: float | None = None
     failure: rows.Failure | None = None
 
@@ -98,13 +94,16 @@ class Finisher:
     def _completion(self, item: Item, result: Any) -> None:
         if result.output is not None:
             item.output = check.json_text(result.output, ("output",), "output", self.core.limits.max_input_bytes)
-        item.child_delay = check.seconds(
-            result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
-        )
-        item.workgroup_delay = check.seconds(
-            result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
-        )
+        if result.children_delay_seconds is not None:
+            item.child_delay = check.seconds(
+                result.children_delay_seconds, ("childrenDelaySeconds",), "childrenDelaySeconds"
+            )
+        if result.workgroup_delay_seconds is not None:
+            item.workgroup_delay = check.seconds(
+                result.workgroup_delay_seconds, ("workgroupDelaySeconds",), "workgroupDelaySeconds"
+            )
         if result.children:
+            item.makes = True
             try:
                 limits = self.core.limits
                 item.children = drafts(result.children, ("children",), limits.max_batch, limits.max_input_bytes)
@@ -153,7 +152,7 @@ class Finisher:
         """One statement, one commit; and a transaction for those that have to do with keys."""
 
         async def work(left: list[Item]) -> set[int]:
-            found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, [_row(i) for i in left]))
+            found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, left))
             merging = found.merging
             if merging:
                 await self.core.pool.run(lambda c: merge_ready(c, self.core.ns, merging))
@@ -195,7 +194,7 @@ class Finisher:
         ns, after = self.core.ns, After()
         if keyed:
             await bring_twins(connection, ns, [(i.lease_no, i.no) for i in items], succeed=True)
-        found = await rows.complete_tasks(connection, ns, [_row(i) for i in items], keyed=keyed)
+        found = await rows.complete_tasks(connection, ns, items, keyed=keyed)
         if found.again:
             raise Moved
         if found.keyed:
@@ -365,7 +364,7 @@ class Finisher:
                 refused.append(Refused(index, lease_id, BAD_INPUT, "this lease is named twice in the call", ["lease"]))
                 continue
             seen.add(pair)
-            item = Item(index, lease_id, *pair)
+            item = Item(*pair, index=index, lease_id=lease_id)
             try:
                 read(item, one)
             except InvalidChildren as error:
@@ -394,12 +393,13 @@ class Finisher:
         for _ in range(_TRIES):
             # Two calls may have brought the same lease: the first counts, the others are told so by _explain.
             # In the order sent, in which their continuations are made.
-            once = {(i.lease_no, i.no): i for i in reversed(left)}
-            taken = await work(left if len(once) == len(left) else list(once.values())[::-1])
+            if len({(i.lease_no, i.no) for i in left}) < len(left):
+                left = list({(i.lease_no, i.no): i for i in reversed(left)}.values())[::-1]
+            taken = await work(left)
             if len(taken) == len(items):
                 return [None] * len(items)
-            answers.update((id(i), None) for i in left if id(i) in taken)
-            left = [i for i in left if id(i) not in taken]
+            answers.update(dict.fromkeys(taken))
+            left = [i for i in items if id(i) not in answers]
             if left:
                 left = await self._explain(left, ended_as, answers)
             if not left:
@@ -433,10 +433,6 @@ class _Keyed(Exception):
 
 class InvalidChildren(CrewError):
     code = INVALID_CHILDREN
-
-
-def _row(item: Item) -> rows.Completion:
-    return rows.Completion(item.lease_no, item.no, item.output, item.child_delay, bool(item.children))
 
 
 def _refuse_children(item: Item, error: Exception) -> Refused:

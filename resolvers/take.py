@@ -107,7 +107,7 @@ class Taker:
             self._remember(rows)
         if rows:
             self.core.stir()
-            self.core.due((min(row.until for row in rows) - rows[0].started_at).total_seconds())
+            self.core.due(min(row.seconds for row in rows))
         return rows
 
     async def _take_tasks(

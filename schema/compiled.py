@@ -284,24 +284,22 @@ def _object(kind: GraphQLInputObjectType) -> Coerce:
     definition = kind.extensions[STRAWBERRY]
     make = definition.origin
     python_names = {f.graphql_name or _camel(f.python_name): f.python_name for f in definition.fields}
-    fields = [
-        (name, python_names[name], _coercion(field.type), isinstance(field.type, GraphQLNonNull))
-        for name, field in kind.fields.items()
-    ]
+    fields = {name: (python_names[name], _coercion(field.type)) for name, field in kind.fields.items()}
+    required = {name for name, field in kind.fields.items() if isinstance(field.type, GraphQLNonNull)}
 
     def build(value: Any) -> Any:
         if value is None:
             return None
         if type(value) is not dict:
             raise NotCovered
-        given = {}
-        for name, to, coerce, required in fields:
-            if name in value:
-                given[to] = coerce(value[name])
-            elif required:
-                raise NotCovered
-        if len(given) != len(value):
+        if not required <= value.keys():
             raise NotCovered
+        given = {}
+        for name, part in value.items():
+            if name not in fields:
+                raise NotCovered
+            to, coerce = fields[name]
+            given[to] = coerce(part)
         return make(**given)
 
     return build

@@ -121,6 +121,22 @@ def asks_only(info: Info, inside: str, names: frozenset[str]) -> bool:
     return True
 
 
+def asks_beyond(info: Info, path: tuple[str, ...], names: frozenset[str]) -> bool:
+    """Whether the field at this path below this one is asked for other fields than these. Remembered with the document."""
+    node = info._raw_info.field_nodes[0]
+    kept: dict[Any, bool] = node.__dict__.setdefault("asks_beyond", {})
+    if path not in kept:
+        nodes = info._raw_info.field_nodes
+        for inside in path:
+            found = [child for node in nodes for child in _children(node, info)]
+            if not all(isinstance(child, FieldNode) for child in found):
+                return True
+            nodes = [child for child in found if child.name.value == inside]
+        leaves = [leaf for node in nodes for leaf in _children(node, info)]
+        kept[path] = not all(isinstance(leaf, FieldNode) and leaf.name.value in names for leaf in leaves)
+    return kept[path]
+
+
 def _children(node: FieldNode, info: Info) -> list[Any]:
     """The selections of a node, fragments of one level opened."""
     found: list[Any] = []

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, cast
 
 import strawberry
 
 from db.claim import ClaimedRow
-from db.lease import StandingRow
 from db.task import ParentResultRow
 from resolvers import access, claim
 from resolvers.dispatch import Standing
 from resolvers.lease import Outcome, Refused
-from schema.context import Info, asks_only, page_size, prompt
-from schema.group import bare_task
+from schema.context import Info, asks_beyond, asks_only, page_size, prompt
 from schema.inputs import NullMeansDefault
 from schema.new_task import NewTask
 from schema.scalars import JSON
 from schema.task import (
     STATES,
-    Hold,
     RowTask,
     Task,
     TaskState,
@@ -92,29 +89,53 @@ async def _parents(info: Info, no: int, most: int) -> list[ParentResult]:
     return [ParentResult.of(row) for row in await info.context.loaders.parent_results(most).load(no)]
 
 
-def leases_of(info: Info, granted: Iterable[ClaimedRow | Standing], worker: str) -> list[Lease]:
+async def leases_of(info: Info, granted: Sequence[ClaimedRow] | Sequence[Standing], worker: str) -> list[Lease]:
+    """A task that is asked for more than its claim read is read again; one that was deleted meanwhile is left out."""
+    tasks: list[Task]
+    standing = [lease.row if isinstance(lease, Standing) else lease for lease in granted]
+    if granted and isinstance(granted[0], ClaimedRow) and not asks_beyond(info, ("leases", "task"), ClaimedTask.FIELDS):
+        # Task's fields by another way; its resolvers take either.
+        tasks = [cast(Task, ClaimedTask(row, worker)) for row in cast(Sequence[ClaimedRow], granted)]
+    elif granted and isinstance(granted[0], ClaimedRow):
+        rows = await info.context.loaders.tasks.load_many([lease.no for lease in standing])
+        tasks = [Task.of(row) for row in rows if row is not None]
+        standing = [lease for lease, row in zip(standing, rows, strict=True) if row is not None]
+    else:
+        tasks = [Task.of(lease.task) for lease in cast(Sequence[Standing], granted)]
     pack = info.context.core.lease_ids.pack
-    leases = []
-    standing: StandingRow | ClaimedRow
-    for row in granted:
-        if isinstance(row, Standing):
-            task, standing = Task.of(row.task), row.row
-        else:
-            # Task's fields by another way; its resolvers take either.
-            task, standing = cast(Task, ClaimedTask(row, worker)), row
-        lease_id = strawberry.ID(pack(standing.lease_no, standing.no))
-        leases.append(Lease(id=lease_id, task=task, attempt=standing.attempt, expires_at=standing.until))
-    return leases
+    return [
+        Lease(
+            id=strawberry.ID(pack(lease.lease_no, lease.no)), task=task, attempt=lease.attempt, expires_at=lease.until
+        )
+        for lease, task in zip(standing, tasks, strict=True)
+    ]
 
 
 class ClaimedTask(RowTask):
-    """A Task as its claim made it."""
+    """A Task as its claim read it: RUNNING, and no more than FIELDS of it."""
 
     __slots__ = ("channel", "group_no", "has_parents", "key", "name", "no", "worker_id", "workgroup")
 
+    FIELDS = frozenset(
+        {
+            *(
+                "__typename",
+                "id",
+                "name",
+                "channel",
+                "workgroup",
+                "key",
+                "priority",
+                "input",
+                "metadata",
+                "state",
+                "attempt",
+            ),
+            *("remainingAttempts", "timeoutSeconds", "workerId", "leaseExpiresAt", "startedAt", "group", "errors"),
+            *("parents", "parentCount", "children", "childCount"),
+        }
+    )
     state = TaskState.RUNNING
-    held_by: list[Hold] = []  # noqa: RUF012 (nobody changes it)
-    merged_into_no = not_before = output = progress = progress_message = ready_at = finished_at = None
 
     def __init__(self, row: ClaimedRow, worker: str) -> None:
         self.row, self.worker_id = row, worker
@@ -124,6 +145,16 @@ class ClaimedTask(RowTask):
     @property
     def priority(self) -> int:
         found: int = -self.row.rank
+        return found
+
+    @property
+    def remaining_attempts(self) -> int:
+        found: int = self.row.remaining
+        return found
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        found: float | None = self.row.timeout
         return found
 
     @property
@@ -326,7 +357,7 @@ class LeaseMutation:
         services = info.context.services
         info.context.caller.may_work_on(input.channels, ("input", "channels"))
         granted = await services.dispatcher.claim(claim.checked(input, services.core.limits))
-        return ClaimTasksPayload(leases=leases_of(info, granted, input.worker_id))
+        return ClaimTasksPayload(leases=await leases_of(info, granted, input.worker_id))
 
     @strawberry.mutation(
         description=(
@@ -390,5 +421,5 @@ async def _may_finish(info: Info, leases: list[strawberry.ID], *path: str) -> No
 async def _tasks(info: Info, done: Outcome) -> list[Task]:
     """Read only where a caller asks for them."""
     if asks_only(info, "tasks", frozenset()):
-        return [bare_task(no, "") for no in done.taken]
+        return []
     return await tasks_in_order(info, done.taken)

@@ -54,4 +54,4 @@ class LeaseSubscription:
         stream = info.context.services.push.stream(claim, input.holding or [], info.context.transport)
         async with aclosing(stream):
             async for granted in stream:
-                yield ClaimTasksPayload(leases=leases_of(info, granted, input.worker_id))
+                yield ClaimTasksPayload(leases=await leases_of(info, granted, input.worker_id))

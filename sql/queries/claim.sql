@@ -44,7 +44,8 @@ select channel, rank, no from best order by rank, no;
 -- Lean, it takes nothing when it meets a key or while anything is paused, and `again` is 1: run it in full; nor where there are
 -- limits, and `again` is 2: run it in full after take_turn, in one transaction. In full, `again` is how many merged instead of
 -- running, or -1 when limits were met without the turn; a key's other ready tasks are taken in by take_in, the next statement.
--- `opens_in`: seconds until a rate limit that is reached now lets a task through.
+-- `opens_in`: seconds until a rate limit that is reached now lets a task through. `started_at` stands in one row only: reading an
+-- instant takes as long as ten numbers.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; requests: $5 workers $6 limits $7 lease seconds
 -- $8 claim ids or null $9 what was asked; $10 at most so many of each channel; $11 of the requests: null, or the lease is pushed, an
 -- offer, and lasts for so many seconds once it is confirmed
@@ -154,10 +155,16 @@ slot as materialized (
   from wanted w cross join lateral generate_series(1, w.n) as nth),
 got as materialized (
   select
+    turn,
+    c.no,
+    c.group_no,
+    c.channel,
+    c.workgroup,
+    c.rank,
     c.attempt + 1 as attempt,
     c.remaining - 1 as remaining,
     c.failures,
-    c.key is not null as merges,
+    c.key,
     extract(epoch from now() - c.ready_at)::float4 as waited,
     s.lease_no,
     s.worker,
@@ -165,7 +172,7 @@ got as materialized (
     s.asked,
     s.offer,
     s.ord,
-    now() + least(s.seconds, t.timeout) * interval '1 s' as until,
+    least(s.seconds, t.timeout) as seconds,
     t.*
   from (
     select *, row_number() over (order by rank, no) as turn from claimed
@@ -175,14 +182,17 @@ got as materialized (
     ) c
   join slot s using (turn)
   -- One by one, too: of a table that nobody has analyzed yet the planner would read all.
-  cross join lateral (select * from task x where x.ns = $1 and x.no = c.no offset 0) t),
+  cross join lateral (
+    select x.id, x.name, x.key as own_key, x.input, x.metadata, x.timeout, x.has_parents
+    from task x where x.ns = $1 and x.no = c.no offset 0) t),
 -- Tasks with a time-out stand in a part with those of the same one: a lease row has one deadline.
 parted as materialized (
-  select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, until, offer, now() + timeout * interval '1 s' as deadline,
+  select lease_no, coalesce(-(timeout * 1000)::bigint, 0) as part, worker, now() + seconds * interval '1 s' as until, offer,
+    now() + timeout * interval '1 s' as deadline,
     array_agg(no) as nos, array_agg(group_no) as groups, array_agg(channel) as channels, array_agg(workgroup) as workgroups,
     array_agg(attempt) as attempts, array_agg(remaining) as remainings, array_agg(failures) as failures,
-    array_agg(case when merges then key end) as keys, array_agg(waited) as waits
-  from got group by lease_no, worker, until, offer, timeout),
+    array_agg(key) as keys, array_agg(waited) as waits
+  from got group by lease_no, worker, seconds, offer, timeout),
 leased as (
   insert into lease (ns, lease_no, part, worker, until, offer, deadline, nos, groups, channels, workgroups, attempts, remainings,
     failures, keys)
@@ -212,34 +222,24 @@ told as (
 select
   g.ord,
   g.lease_no,
-  g.until,
-  now() as started_at,
+  g.seconds,
   g.attempt,
   g.remaining,
   g.channel as channel_no,
   c.name as channel,
-  g.merges,
+  g.key is not null as merges,
   g.no,
   g.id,
   g.group_no,
   g.rank,
   g.name,
   w.name as workgroup,
-  g.key,
+  g.own_key as key,
   g.input,
   g.metadata,
-  g.run_after,
-  g.max_attempts,
-  g.retry_delay,
-  g.backoff,
-  g.max_delay,
   g.timeout,
-  g.on_parent_failure,
-  g.weight,
-  g.is_seed,
-  g.spawned_by,
   g.has_parents,
-  g.created_at,
+  case when g.turn = 1 then now() end as started_at,
   --lean{
   (select why from refused) as again,
   null::float8 as opens_in

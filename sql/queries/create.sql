@@ -202,7 +202,7 @@ from t order by ord;
 -- name: create_ready_tasks
 -- What create_tasks makes of tasks of the default policy that wait for nothing and have no key, in two thirds of the time.
 -- $1 ns; groups: $2 ids $3 names $4 metadata; tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group
--- $8 channels $9 workgroups $10 ranks $11 names $12 inputs $13 metadata
+-- $8 channels $9 workgroups $10 ranks $11 names $12 inputs $13 metadata. Of $6 to $11 the first stands for those that are missing.
 with there as materialized (
   select group_no from task_group
   where ns = $1 and group_no = any (array(select distinct g.group_no from unnest($7::bigint[]) as g(group_no) where g.group_no <> 0))
@@ -211,11 +211,24 @@ new_group as materialized (
   select nextval('group_no') as group_no, u.*
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
 t as materialized (
-  select nextval('task_no') as no, u.*,
-    coalesce((select array_agg(group_no order by ord) from new_group)[u.new_group], u.old_group) as group_no
+  select
+    nextval('task_no') as no,
+    u.id,
+    coalesce(u.channel, ($8::int[])[1]) as channel,
+    coalesce(u.workgroup, ($9::int[])[1]) as workgroup,
+    coalesce(u.rank, ($10::int[])[1]) as rank,
+    coalesce(u.name, ($11::text[])[1]) as name,
+    u.input,
+    u.metadata,
+    u.ord,
+    coalesce(
+      (select array_agg(group_no order by ord) from new_group)[coalesce(u.new_group, ($6::int[])[1])],
+      u.old_group,
+      ($7::bigint[])[1]) as group_no
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[])
     with ordinality as u(id, new_group, old_group, channel, workgroup, rank, name, input, metadata, ord)
-  where u.new_group <> 0 or u.old_group in (select group_no from there)),
+  where coalesce(u.new_group, ($6::int[])[1]) <> 0
+    or coalesce(u.old_group, ($7::bigint[])[1]) in (select group_no from there)),
 grouped as (
   insert into task_group (ns, group_no, id, name, metadata, made_upto)
   select $1, group_no, id, name, metadata, (select coalesce(max(no), 0) from t) from new_group
@@ -234,7 +247,7 @@ told as (
 told_groups as (
   insert into event (ns, kind, groups)
   select $1, 18, array_agg(group_no) from grouped having count(*) > 0)
-select ord, no, group_no, channel, rank, 2 as state, null::float8 as due_in from t order by ord;
+select array_agg(ord::int order by ord) as ords, array_agg(no order by ord) as nos, array_agg(group_no order by ord) as groups from t;
 
 -- name: groups_to_repeat
 -- Groups that are there already, with the highest number their creating call drew. $1 ns $2 ids

@@ -13,7 +13,8 @@ order by l.lease_no, u.no;
 -- `again` > 0: a child was hung under one of these meanwhile (see below), nothing was done for its lease: run again.
 -- Items with keys are left out (lean, or $8 false) and named in `keyed` until their twins have been brought in (bring_twins).
 -- Freed children with keys are named in `merging`: merge_ready is the next statement.
--- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 outputs $6 delay seconds for the children, or null
+-- $1 ns $2 lease nos, sorted; items: $3 lease nos (the first stands for those that are missing) $4 numbers $5 outputs $6 delay
+-- seconds for the children, or null
 -- in full: $7 makes tasks: SUBTREE links from it count on until settle_children; $8 keyed items too
 with held as materialized (
   select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
@@ -40,11 +41,12 @@ item as materialized (
     as u(no, group_no, channel, workgroup, attempt, remaining, failures, key)
   --lean{
   left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[]) with ordinality
-    as g(lease_no, no, output, child_delay, ord) on g.lease_no = f.lease_no and g.no = u.no),
+    as g(lease_no, no, output, child_delay, ord) on coalesce(g.lease_no, ($3::bigint[])[1]) = f.lease_no and g.no = u.no),
   --lean}
   --full{
   left join unnest($3::bigint[], $4::bigint[], $5::json[], $6::float8[], $7::bool[]) with ordinality
-    as g(lease_no, no, output, child_delay, makes, ord) on g.lease_no = f.lease_no and g.no = coalesce(f.runner, u.no)),
+    as g(lease_no, no, output, child_delay, makes, ord)
+    on coalesce(g.lease_no, ($3::bigint[])[1]) = f.lease_no and g.no = coalesce(f.runner, u.no)),
   --full}
 hit as materialized (select * from item where taken),
 delta as materialized (
