@@ -31,12 +31,12 @@ class Peer:
         group.task("noop", peer_py.pay(t0))
         await group.send()
 
-    async def bulk(self, tasks: int, chunk: int = 2000) -> None:
-        for begun in range(0, tasks, chunk):
-            group = self._clients[0].group("bench")
-            for _ in range(min(chunk, tasks - begun)):
-                group.task("noop", peer_py.pay(0))
-            await group.send()
+    async def bulk(self, tasks: int, chunk: int = 0) -> None:
+        """One group, as the others' one call."""
+        group = self._clients[0].group("bench")
+        for _ in range(tasks):
+            group.task("noop", peer_py.pay(0))
+        await group.send()
 
     async def worker(self, options: dict[str, Any], tag: str) -> None:
         crew = Crew(worker_id=tag, **options)

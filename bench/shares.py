@@ -47,11 +47,10 @@ def spent(server: int) -> dict[str, float]:
 
 
 async def created(crew: Crew, tasks: int) -> None:
-    for _ in range(0, tasks, CHUNK):
-        group = crew.group("bench")
-        for _ in range(CHUNK):
-            group.task(NOOP, PAYLOAD)
-        await group.send()
+    group = crew.group("bench")
+    for _ in range(tasks):
+        group.task(NOOP, PAYLOAD)
+    await group.send()
 
 
 async def drained(url: str, tasks: int) -> None:

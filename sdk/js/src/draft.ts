@@ -66,6 +66,11 @@ export class Draft<Result = any> {
     return this;
   }
 
+  /** The tasks it waits for, in any way. */
+  get parentIds(): string[] {
+    return this.parents.map(([parent]) => (typeof parent === "string" ? parent : parent.id));
+  }
+
   /** The NewTask to send. */
   asInput(): Json {
     const o = this.options;

@@ -15,6 +15,10 @@ const MOVING = ["SCHEDULED", "READY", "RUNNING", "MERGED"];
 const WAIT_SECONDS = 20;
 /** How long each call may go without an answer. */
 const ASK_SECONDS = 60;
+/** So many tasks go in one call, or not at all. */
+const MOST = 10_000;
+/** More go in calls of so many, of which so many are on the way at once. */
+const [PIECE, AT_ONCE] = [2_000, 3];
 const ENDING = ["SUCCEEDED", "FAILED", "CANCELLED", "GROUP_FINISHED", "GROUP_DELETED", "DELETED"];
 
 /** A task that has ended. */
@@ -52,9 +56,37 @@ export class Group {
     return planned;
   }
 
-  /** Create the group with what is planned, or what was planned since. Rejects with Refused: then nothing was created. */
+  /**
+   * Create the group with what is planned, or what was planned since. Rejects with Refused: then nothing was created.
+   *
+   * More than 10,000 tasks go in several calls, some of them at once, parents before their children: what was created before one
+   * is refused stays, and the next `send` goes on from there. Tasks that were on the way together may trade places in line.
+   */
   async send(): Promise<this> {
     const unsent = this.tasks.filter((task) => !task.sent);
+    if (unsent.length <= MOST) await this.create(unsent);
+    else await this.sendPieces(parentsFirst(unsent));
+    return this;
+  }
+
+  private async sendPieces(tasks: Draft<any>[]): Promise<void> {
+    const onWay = new Map<Promise<unknown>, Set<string>>();
+    try {
+      for (let start = 0; start < tasks.length; start += PIECE) {
+        const piece = tasks.slice(start, start + PIECE);
+        const parents = piece.flatMap((task) => task.parentIds);
+        const waits = !this.created || [...onWay.values()].some((ids) => parents.some((id) => ids.has(id)));
+        await answered(onWay, waits ? 0 : AT_ONCE - 1);
+        const call: Promise<unknown> = this.create(piece).finally(() => onWay.delete(call));
+        onWay.set(call, new Set(piece.map((task) => task.id)));
+      }
+      await answered(onWay, 0);
+    } finally {
+      await Promise.allSettled(onWay.keys());
+    }
+  }
+
+  private async create(unsent: Draft<any>[]): Promise<void> {
     const here = current();
     const tasks = unsent.map((task) => withTrace(task.asInput(), here));
     if (!this.created) {
@@ -67,7 +99,6 @@ export class Group {
       await this.ask(CREATE_TASKS, { input: { groupId: this.id, tasks } });
     }
     for (const task of unsent) task.sent = true;
-    return this;
   }
 
   /**
@@ -142,6 +173,28 @@ export class Group {
       yield;
     }
   }
+}
+
+/** Until no more than so many are on the way. */
+async function answered(onWay: Map<Promise<unknown>, unknown>, most: number): Promise<void> {
+  while (onWay.size > most) await Promise.race(onWay.keys());
+}
+
+/** In the order planned, but none before its parents. (What waits for itself is for the server to refuse.) */
+export function parentsFirst(tasks: Draft<any>[]): Draft<any>[] {
+  const planned = new Map(tasks.map((task) => [task.id, task]));
+  const ordered = new Map<string, Draft<any>>();
+  const begun = new Set<string>();
+  for (const task of tasks) {
+    const line = [task];
+    for (let last = line.at(-1); last; last = line.at(-1)) {
+      begun.add(last.id);
+      const before = last.parentIds.flatMap((id) => (begun.has(id) ? [] : (planned.get(id) ?? [])));
+      if (before.length) line.push(...before);
+      else if (line.pop() && !ordered.has(last.id)) ordered.set(last.id, last);
+    }
+  }
+  return [...ordered.values()];
 }
 
 function errorsOf(task: Json): unknown[] {

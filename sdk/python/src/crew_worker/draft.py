@@ -97,6 +97,11 @@ class Draft(Generic[Result]):
         self._parents += [(parent, "SUBTREE") for parent in parents]
         return self
 
+    @property
+    def parent_ids(self) -> list[str]:
+        """The tasks it waits for, in any way."""
+        return [parent.id if isinstance(parent, Draft) else parent for parent, _ in self._parents]
+
     def as_input(self) -> Json:
         """The NewTask to send."""
         made: Json = {"id": self.id, "name": self.name, "channel": self.channel, **self._options}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -26,6 +26,10 @@ MOVING = frozenset(("SCHEDULED", "READY", "RUNNING", "MERGED"))
 WAIT_SECONDS = 20.0
 # How long each call may go without an answer.
 ASK_SECONDS = 60.0
+# So many tasks go in one call, or not at all.
+MOST = 10_000
+# More go in calls of so many, of which so many are on the way at once.
+PIECE, AT_ONCE = 2_000, 3
 ENDING = ["SUCCEEDED", "FAILED", "CANCELLED", "GROUP_FINISHED", "GROUP_DELETED", "DELETED"]
 
 
@@ -65,8 +69,45 @@ class Group:
         return planned
 
     async def send(self) -> Self:
-        """Create the group with what is planned, or what was planned since. Raises Refused: then nothing was created."""
+        """Create the group with what is planned, or what was planned since. Raises Refused: then nothing was created.
+
+        More than 10,000 tasks go in several calls, some of them at once, parents before their children: what was created before one
+        is refused stays, and the next `send` goes on from there. Tasks that were on the way together may trade places in line.
+        """
         unsent = self._unsent()
+        if len(unsent) <= MOST:
+            await self._create(unsent)
+        else:
+            await self._send_pieces(parents_first(unsent))
+        return self
+
+    async def _send_pieces(self, tasks: Sequence[Draft[Any]]) -> None:
+        on_way: dict[asyncio.Task[None], set[str]] = {}
+
+        async def answered(most: int) -> None:
+            """Until no more than so many are on the way."""
+            while len(on_way) > most:
+                done, _ = await asyncio.wait(on_way, return_when=asyncio.FIRST_COMPLETED)
+                for call in done:
+                    del on_way[call]
+                    call.result()
+
+        try:
+            for start in range(0, len(tasks), PIECE):
+                piece = tasks[start : start + PIECE]
+                parents = {parent for task in piece for parent in task.parent_ids}
+                waits = not self._created or any(not parents.isdisjoint(ids) for ids in on_way.values())
+                await answered(0 if waits else AT_ONCE - 1)
+                on_way[asyncio.create_task(self._create(piece))] = {task.id for task in piece}
+            await answered(0)
+        except asyncio.CancelledError:
+            for call in on_way:
+                call.cancel()
+            raise
+        finally:
+            await asyncio.gather(*on_way, return_exceptions=True)
+
+    async def _create(self, unsent: Sequence[Draft[Any]]) -> None:
         here = tracing.current()
         tasks = [tracing.with_trace(task.as_input(), here) for task in unsent]
         if not self._created:
@@ -79,7 +120,6 @@ class Group:
             await self._ask(CREATE_TASKS, {"input": {"groupId": self.id, "tasks": tasks}})
         for task in unsent:
             task.sent = True
-        return self
 
     async def finished(self, timeout: float | None = None) -> Self:
         """Sends what is unsent, and waits until every task has SUCCEEDED or is CANCELLED.
@@ -168,6 +208,24 @@ class Group:
         batch = (await self._ask(EVENTS_POLL, asked, wait=wait))["taskEvents"]
         found: str = batch["cursor"]
         return found
+
+
+def parents_first(tasks: Sequence[Draft[Any]]) -> list[Draft[Any]]:
+    """In the order planned, but none before its parents. (What waits for itself is for the server to refuse.)"""
+    planned = {task.id: task for task in tasks}
+    ordered: dict[str, Draft[Any]] = {}
+    begun: set[str] = set()
+    for task in tasks:
+        line = [task]
+        while line:
+            last = line[-1]
+            begun.add(last.id)
+            before = [planned[id] for id in last.parent_ids if id in planned and id not in begun]
+            if before:
+                line += before
+            else:
+                ordered.setdefault(last.id, line.pop())
+    return list(ordered.values())
 
 
 def errors_of(task: Json) -> list[Any]:
