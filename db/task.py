@@ -134,9 +134,11 @@ class Filter:
 
 
 async def read_tasks(
-    pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None
+    pool: Pool, ns: int, *, nos: list[int] | None = None, ids: list[UUID] | None = None, lean: bool = False
 ) -> list[TaskRow]:
-    rows = await pool.fetch(statement("task", "read_tasks"), ns, nos or [], ids or [])
+    """Lean: `not_before`, `holds` and the progress are left out."""
+    sql = statement("task", "read_tasks") if lean else statement("task", "read_tasks_full")
+    rows = await pool.fetch(sql, ns, nos or [], ids or [])
     return [TaskRow(*row) for row in rows]
 
 

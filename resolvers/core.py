@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -97,6 +98,8 @@ class Core:
     """Events were written: the log is put in order, if somebody follows it."""
     ended: Callable[[list[tuple[int, int]]], None] = lambda _: None
     """Leases, as (lease number, task number), have ended here: a stream that they were pushed to has room."""
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Many tasks stand aside that nothing holds any more: a loop brings them back."""
     limited: bool = False
     """Workgroups are limited, as far as this server knows yet."""
     admit: Callable[[], Awaitable[bool]] = _nothing

@@ -24,7 +24,6 @@ from db.claim import (
     Place,
     claimed_before,
 )
-from db.clock import ready_channels
 from db.lease import StandingRow, standing_leases
 from db.task import TaskRow, read_tasks
 from resolvers.core import Core
@@ -81,8 +80,6 @@ class _Waiter:
     """Its wait is over: it is answered after the round it is in."""
     askers: int = 1
     """How many copies of the claim wait for the answer; at 0 nobody does."""
-    looked: bool = False
-    """It has been in a round that looked from the start of each channel: from then on hints and the floor poll tell."""
 
 
 @dataclass
@@ -266,9 +263,8 @@ class Dispatcher:
         if not self._waiting:
             return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
-        async with self._taker.starts(sorted(numbers.values())) as start:
-            wakes = self._wakes
-            ready = set(await ready_channels(self.core.pool, self.core.ns, start))
+        wakes = self._wakes
+        ready = await self._taker.ready(sorted(numbers.values()))
         names = {name for name, number in numbers.items() if number in ready}
         now = time.monotonic()
         self._taker.forget_best()
@@ -317,14 +313,13 @@ class Dispatcher:
         numbers = sorted((await self.core.channels.known(channels)).values())
         wanted = sum(w.claim.limit for w in waiters)
         hungry, claimed = await self._deal(numbers, waiters)
-        new = [w for w in hungry if not w.looked]
-        if new and (await self.core.admit() or self._taker.forget(numbers)):
-            # Another server may have made something ready before the remembered key: look from the start.
-            still, more = await self._deal(numbers, new)
-            hungry = [w for w in hungry if w.looked] + still
+        leaving = [w for w in hungry if not w.claim.wait]
+        if leaving and (await self.core.admit() or self._taker.forget(numbers)):
+            # Another server may have made something ready before the remembered key: look from the start. Those who wait hear of
+            # it by a hint, or by the floor poll.
+            still, more = await self._deal(numbers, leaving)
+            hungry = [w for w in hungry if w.claim.wait] + still
             claimed += more
-        for waiter in hungry:
-            waiter.looked = True
         if hungry:
             await self._look_up(hungry)
         self._settle(channels, hungry, short=claimed < wanted)

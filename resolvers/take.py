@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from db.cap import take_turn
@@ -26,6 +25,7 @@ from db.claim import (
     claim_tasks,
     claim_tasks_full,
 )
+from db.clock import ready_channels
 from db.key import take_in
 from db.pool import Connection
 from resolvers.core import Core
@@ -40,6 +40,7 @@ _FEW = 4
 """Of so many channels a claim may lock the whole limit in each; of more it asks first how many to take from which."""
 _AHEAD = 10
 """For so many claims like this one."""
+_LATE_FLOORS = 2
 _LOOK_SHARE = 20
 """Looking from the start of the channels takes one part in so many of the time."""
 
@@ -89,14 +90,15 @@ class Taker:
     async def take(self, numbers: list[int], requests: list[ClaimRequest]) -> list[ClaimedRow]:
         """What is claimed in these channels. Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one
         of the claim ids meanwhile."""
-        async with self.starts(numbers) as start:
-            self._told.clear()
-            limits: list[int] | None = None
-            if len(start) > _FEW:
-                share = await self._share(start, sum(r.limit for r in requests))
-                start = [place for place in start if place[0] in share] or start[:1]
-                limits = [share.get(place[0], 1) for place in start]
-            rows = await self._take_tasks(start, requests, limits)
+        looking, start = self._starts(numbers, self.core.rhythm.floor * _LATE_FLOORS)
+        self._told.clear()
+        limits: list[int] | None = None
+        if len(start) > _FEW:
+            share = await self._share(start, sum(r.limit for r in requests))
+            start = [place for place in start if place[0] in share] or start[:1]
+            limits = [share.get(place[0], 1) for place in start]
+        rows = await self._take_tasks(start, requests, limits)
+        self._looked(looking)
         if limits is not None and len(rows) < sum(limits):
             # Somebody else took some, or they are held now.
             self._best.pop(tuple(numbers), None)
@@ -157,16 +159,27 @@ class Taker:
         self._best[channels] = best[wanted:]
         return Counter(place[0] for place in best[:wanted])
 
-    @asynccontextmanager
-    async def starts(self, numbers: list[int]) -> AsyncIterator[list[Place]]:
-        """Where to look from in each channel. From the start once in a while, in case a hint was lost: that passes over all rows
-        that died since the oldest snapshot in the database, so it may take at most a small share of the time."""
-        began = time.monotonic()
-        whole = began >= self._next_look
-        if whole:
-            self._front.clear()
-        yield [(n, *self._front.get(n, _FROM_START)) for n in numbers]
-        if whole:
+    async def ready(self, numbers: list[int]) -> set[int]:
+        """The floor poll: which of these channels hold something that could be claimed. It is this that looks from their start
+        as a rule: a claim that does keeps others waiting."""
+        looking, start = self._starts(numbers, 0.0)
+        found = set(await ready_channels(self.core.pool, self.core.ns, start))
+        self._looked(looking, dry={*numbers} - found)
+        return found
+
+    def _starts(self, numbers: list[int], late: float) -> tuple[float | None, list[Place]]:
+        """Where to look from in each channel. From the start once in a while (unless that is less than `late` overdue), in case
+        a hint was lost: that passes over all rows that died since the oldest snapshot in the database, so it may take at most
+        a small share of the time. And when that began."""
+        now = time.monotonic()
+        if now < self._next_look + late:
+            return None, [(n, *self._front.get(n, _FROM_START)) for n in numbers]
+        return now, [(n, *_FROM_START) for n in numbers]
+
+    def _looked(self, began: float | None, dry: Collection[int] = ()) -> None:
+        """Where a look from the start found something, or did not look, the next claim does."""
+        if began is not None:
+            self._front = {n: place for n, place in self._front.items() if n in dry}
             ended = time.monotonic()
             self._next_look = ended + max(self.core.rhythm.floor, (ended - began) * _LOOK_SHARE)
 

@@ -35,8 +35,9 @@ class Page:
         return write_place(self.order, no, None if self.order.startswith("created") else str(key))
 
 
-async def page(core: Core, order: str, narrowed: Filter, after: str | None, first: int) -> Page:
-    """At most `first` tasks after a cursor of the same order. Raises TooBroad when they lie too far apart to be found."""
+async def page(core: Core, order: str, narrowed: Filter, after: str | None, first: int, *, lean: bool = False) -> Page:
+    """At most `first` tasks after a cursor of the same order. Raises TooBroad when they lie too far apart to be found. `lean`: as
+    read_tasks has it."""
     place = read_place(after, order)
     found: list[Place] = []
     try:
@@ -47,7 +48,8 @@ async def page(core: Core, order: str, narrowed: Filter, after: str | None, firs
         # Asked for its total alone, most likely: there may be more.
         found = [(0, 0)]
     shown = found[:first]
-    tasks = {row.no: row for row in await read_tasks(core.pool, core.ns, nos=[no for _, no in shown])} if shown else {}
+    rows = await read_tasks(core.pool, core.ns, nos=[no for _, no in shown], lean=lean) if shown else []
+    tasks = {row.no: row for row in rows}
     shown = [item for item in shown if item[1] in tasks]
     return Page(
         order=order,

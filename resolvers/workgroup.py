@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable
 from functools import partial
+from typing import TypeVar
 
-from db.clock import channels_of_workgroups, resume_workgroup, suspend_workgroups, unpark
+from db.clock import channels_of_workgroups, parked_free, resume_workgroup, suspend_workgroups, unpark
 from resolvers import check
 from resolvers.core import Core
 from resolvers.errors import NotFound
 from resolvers.follow import move
 
-BATCH = 1000
-"""Tasks moved aside or back by one statement (some 10 ms)."""
+FIRST = 1000
+"""So many come back at once (some 10 ms); the rest follows in steps."""
+STEP = 200
+"""Tasks moved aside or back by one statement (some 2 ms), with a rest after each: others want the CPU."""
+_ROUNDS = 50
+_LONGEST_REST = 0.1
+Result = TypeVar("Result")
 
 
 async def suspend(core: Core, name: str, seconds: float, reason: str | None) -> None:
@@ -27,7 +36,7 @@ async def suspend(core: Core, name: str, seconds: float, reason: str | None) -> 
 
 
 async def resume(core: Core, name: str) -> None:
-    """End a suspension. When this returns the workgroup's tasks can be claimed."""
+    """End a suspension. When this returns the workgroup's tasks can be claimed, or the first of them: see release_held."""
     word = checked_name(name)
     number = (await core.workgroups.known([word])).get(word)
     if number is None:
@@ -37,17 +46,35 @@ async def resume(core: Core, name: str) -> None:
 
 
 async def release_held(core: Core, workgroups: list[int]) -> None:
-    """What stood aside for these workgroups goes back among the ready, and waiting claims look for it.
-
-    In a statement of its own after the end of the suspension, batch by batch; a batch that another moves is skipped.
-    """
+    """What stood aside for these workgroups goes back among the ready, and waiting claims look for it: the first of each now, in
+    statements of their own after the end of the suspension; what is left by and by (release_rest)."""
     for workgroup in workgroups:
-        moved_all = False
-        while not moved_all:
-            moved = await move(core, partial(unpark, ns=core.ns, workgroup=workgroup, limit=BATCH))
-            core.wake(moved.places)
-            moved_all = moved.count < BATCH
+        if await _bring_back(core, workgroup, FIRST) == FIRST:
+            core.freed.set()
     core.wake(await channels_of_workgroups(core.pool, core.ns, workgroups))
+
+
+async def release_rest(core: Core) -> bool:
+    """Some steps of what stands aside though nothing holds it, of each workgroup in turn; whether more may be left."""
+    free = await parked_free(core.pool, core.ns)
+    for _ in range(_ROUNDS):
+        free = [workgroup for workgroup in free if await gently(_bring_back(core, workgroup, STEP)) == STEP]
+    return bool(free)
+
+
+async def gently(step: Awaitable[Result], rest: float = 1.0) -> Result:
+    """Does the step, and rests for `rest` times as long as it took."""
+    began = time.monotonic()
+    done = await step
+    await asyncio.sleep(min((time.monotonic() - began) * rest, _LONGEST_REST))
+    return done
+
+
+async def _bring_back(core: Core, workgroup: int, most: int) -> int:
+    """How many were moved; what another moves is skipped."""
+    moved = await move(core, partial(unpark, ns=core.ns, workgroup=workgroup, limit=most))
+    core.wake(moved.places)
+    return moved.count
 
 
 def checked_name(name: str) -> str:

@@ -10,12 +10,14 @@ from functools import partial
 from typing import Annotated
 
 import strawberry
+from strawberry.types import get_object_definition
+from strawberry.utils.str_converters import to_camel_case
 
 from db.task import read_tasks
 from resolvers import check
 from resolvers import task as deciding
 from resolvers.walk import Total
-from schema.context import Info, page_size
+from schema.context import Info, asks_only, page_size
 from schema.task import NUMBERS, Task, TaskState
 
 of = strawberry.field
@@ -136,6 +138,12 @@ def _words(value: str | None, path: tuple[str, ...], what: str) -> str | None:
     return None if value is None else check.characters(value, path, what)
 
 
+_LEAN = frozenset(
+    {"__typename", *(to_camel_case(f.python_name) for f in get_object_definition(Task, strict=True).fields)}
+    - {"heldBy", "notBefore", "progress", "progressMessage"}
+)
+"""What a list can be asked of its tasks without their being read in full."""
+_CURSOR = frozenset({"cursor"})
 _ORDERS = {order: order.name.lower() for order in TaskOrder}
 
 
@@ -143,7 +151,8 @@ async def page_of_tasks(
     info: Info, narrowed: deciding.Filter, order: TaskOrder, first: int, after: str | None
 ) -> TaskConnection:
     core = info.context.core
-    page = await deciding.page(core, _ORDERS[order], narrowed, after, first)
+    lean = asks_only(info, "nodes", _LEAN) and asks_only(info, "edges", _CURSOR)
+    page = await deciding.page(core, _ORDERS[order], narrowed, after, first, lean=lean)
     return TaskConnection(page=page, total=Counted(partial(deciding.total, core, narrowed)))
 
 

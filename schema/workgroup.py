@@ -133,7 +133,12 @@ class WorkgroupMutation:
         await deciding.suspend(info.context.core, name, seconds, reason)
         return await _payload(info, name)
 
-    @strawberry.mutation(description="End a suspension now. Its tasks can be claimed when the call returns.")
+    @strawberry.mutation(
+        description=(
+            "End a suspension now. Its tasks can be claimed when the call returns: of many the first 1,000, and the others soon "
+            "after, in their order."
+        )
+    )
     async def resume_workgroup(
         self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
     ) -> WorkgroupPayload | None:

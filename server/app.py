@@ -189,6 +189,7 @@ async def running_loops(
         "keep deliveries": operators.keep,
         "admission": admission.step,
         "park": lambda: upkeep.park(core),
+        "unpark": lambda: upkeep.unpark(core),
         "workers": lambda: upkeep.workers(services),
         "forget": lambda: upkeep.forget(core),
         "floor": dispatcher.floor,

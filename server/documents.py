@@ -75,6 +75,16 @@ class Document:
             for f in (operation.selection_set.selections if operation else ())
         )
 
+    def only_reads(self, name: str | None) -> bool:
+        """A query that answers as soon as it can, for certain."""
+        operation = self.operation(name)
+        return (
+            operation is not None
+            and operation.operation is OperationType.QUERY
+            and not self.may_wait
+            and all(isinstance(f, FieldNode) for f in operation.selection_set.selections)
+        )
+
     def is_subscription(self, name: str | None) -> bool:
         return self._is(OperationType.SUBSCRIPTION, name)
 

@@ -1,7 +1,7 @@
 """A workgroup with 100,000 ready tasks is suspended and resumed, again and again, while another's tasks are picked up.
 
-Two channels are watched: one apart, all the time, beside the same before; and the workgroup's own while it is suspended, beside the
-same while that was empty.
+Two channels are watched all the time, each by a worker of its own: one apart, beside the same before; and the workgroup's own while
+it is suspended, beside the same while that was empty.
 """
 
 from __future__ import annotations
@@ -11,18 +11,29 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable
+from typing import Any
 
 import uvloop
 
 from bench.client import Client
-from bench.faults.stage import Pair, client, forget_statements, quantile, served, settled, statements, task
+from bench.faults.stage import (
+    Pair,
+    client,
+    forget_statements,
+    quantile,
+    served,
+    settled,
+    statements,
+    task,
+    with_database,
+)
 from bench.growth import CLAIM, COMPLETE
 from bench.throughput import GROUP, NOOP, TASKS
 from tests.support.process import ServerProcess
 
 SUSPEND = 'mutation { suspendWorkgroup(name: "big", seconds: 3600) { workgroup { name } } }'
 RESUME = 'mutation { resumeWorkgroup(name: "big") { workgroup { name } } }'
-APART = "apart"
+APART, QUIET = "apart", "quiet"
 GAP = 0.01
 
 
@@ -86,21 +97,34 @@ async def call(server: ServerProcess, mutation: str) -> float:
         return (time.perf_counter() - start) * 1000
 
 
+async def resumed(server: ServerProcess) -> tuple[float, float]:
+    """Milliseconds of the call, and seconds until all its tasks can be claimed."""
+    start = time.perf_counter()
+    took = await call(server, RESUME)
+
+    async def back(connection: Any) -> float:
+        while await connection.fetchval("select exists (select from parked)"):
+            await asyncio.sleep(0.1)
+        return time.perf_counter() - start
+
+    return took, await with_database(server, back)
+
+
 async def steered(server: ServerProcess, tasks: int, seconds: float, cycles: int) -> list[Pair]:
     (empty,) = await watched(server, [NOOP], asyncio.sleep(seconds))
     await create(server, tasks)
     await settled(server)
     await forget_statements(server)
-    (before,) = await watched(server, [APART], asyncio.sleep(seconds * cycles))
+    before, _ = await watched(server, [APART, QUIET], asyncio.sleep(seconds * cycles))
     calm = await longest(server)
     await forget_statements(server)
-    apart, own, resumes = [], [], []
-    suspends = []
+    apart, own = list[float](), list[float]()
+    suspends, resumes = list[float](), list[tuple[float, float]]()
     for _ in range(cycles):
         suspends.append(await call(server, SUSPEND))
         others, beside = await watched(server, [APART, NOOP], asyncio.sleep(seconds))
-        resuming = asyncio.create_task(call(server, RESUME))
-        (more,) = await watched(server, [APART], resuming)
+        resuming = asyncio.create_task(resumed(server))
+        more, _ = await watched(server, [APART, QUIET], resuming)
         resumes.append(await resuming)
         apart += others + more
         own += beside
@@ -122,7 +146,8 @@ async def steered(server: ServerProcess, tasks: int, seconds: float, cycles: int
             quantile(own, 0.99),
         ),
         Pair("the call that suspends it, longest", "ms", None, max(suspends)),
-        Pair("the call that resumes it, longest", "ms", None, max(resumes)),
+        Pair("the call that resumes it, longest", "ms", None, max(took for took, _ in resumes)),
+        Pair("until all of it can be claimed again, longest", "s", None, max(back for _, back in resumes)),
     ]
 
 

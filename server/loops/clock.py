@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from db.clock import EVER, end_holds, next_due, parked_free
+from db.clock import EVER, end_holds, next_due
 from resolvers.clock import expire, promote
 from resolvers.core import Core
 from resolvers.workgroup import release_held
@@ -46,6 +46,5 @@ class Clock:
         ended = await end_holds(core.pool, core.ns)
         if expired or promoted or ended:
             core.stir()
-        free = await parked_free(core.pool, core.ns)
-        if ended or free:
-            await release_held(core, sorted({*ended, *free}))
+        if ended:
+            await release_held(core, ended)

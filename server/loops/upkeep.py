@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from contextlib import suppress
 
 from db.clock import fold_events, forget_claims, park_held
 from db.inbox import forget_refused
@@ -15,7 +17,7 @@ from resolvers import pace as pacing
 from resolvers import retention
 from resolvers.core import Core
 from resolvers.follow import move
-from resolvers.workgroup import BATCH
+from resolvers.workgroup import STEP, gently, release_rest
 from schema.context import Services
 from server.loops.run import pause
 
@@ -24,6 +26,9 @@ _FORGET_BATCH = 5000
 _FORGET_LOG_EVERY = 60.0
 _RETAIN_EVERY = 300.0
 _MANY = 500
+_FRONT = 1000
+_REST = 3.0
+"""Claims pass over what is held by themselves: moving it aside is not urgent."""
 
 
 async def fold(services: Services) -> None:
@@ -40,9 +45,23 @@ async def fold(services: Services) -> None:
 
 
 async def park(core: Core) -> None:
-    held = await move(core, lambda connection: park_held(connection, core.ns, BATCH))
-    paused = await move(core, lambda connection: park_front(connection, core.ns, BATCH))
-    await pause(core.rhythm.floor / 2 if max(held.count, paused.count) < BATCH else 0.01)
+    if not await gently(_park_some(core), _REST):
+        await pause(core.rhythm.floor / 2)
+
+
+async def _park_some(core: Core) -> bool:
+    """Whether more may be left."""
+    held = await move(core, lambda connection: park_held(connection, core.ns, STEP))
+    paused = await move(core, lambda connection: park_front(connection, core.ns, _FRONT))
+    return held.count == STEP or paused.count == _FRONT
+
+
+async def unpark(core: Core) -> None:
+    core.freed.clear()
+    if not await release_rest(core):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(core.rhythm.floor):
+                await core.freed.wait()
 
 
 async def workers(services: Services) -> None:

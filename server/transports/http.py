@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from server import graphiql
 from server.access import Access
 from server.operations import Operations, Params, RequestRefused, read, written
+from server.reads import Reads
 from server.refusal import Refusal
 from server.transports import sse
 
@@ -31,6 +32,7 @@ class GraphQLOverHTTP:
         self._operations = operations
         self._access = access
         self._max_body = max_body
+        self._reads: Reads[tuple[bytes, bool]] = Reads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -50,7 +52,7 @@ class GraphQLOverHTTP:
             self._access.check_source(headers)
             media_type = _media_type(accept)
             asker = await self._access.asker(scope, headers)
-            params = await self._params(scope, headers, receive)
+            sent, params = await self._params(scope, headers, receive)
             document = self._operations.documents.get(params.query)
             if scope["method"] == "GET" and document.is_mutation(params.operation_name):
                 raise Refusal(405, "METHOD_NOT_ALLOWED", "a mutation must be sent by POST", {"allow": "POST"})
@@ -68,8 +70,12 @@ class GraphQLOverHTTP:
                     "NOT_ACCEPTABLE",
                     f"a subscription needs `accept: {EVENT_STREAM}`, or a websocket; or use the query of the same name",
                 )
-            running = self._operations.body(document, params, asker)
-            done = await (unless_gone(running, receive) if document.may_wait else running)
+            run = partial(self._operations.body, document, params, asker)
+            done: tuple[bytes, bool] | None
+            if document.only_reads(params.operation_name):
+                done = await self._reads.answer((asker.services.core.ns, asker.caller, sent), run)
+            else:
+                done = await (unless_gone(run(), receive) if document.may_wait else run())
             if done is not None:
                 body, bad = done
                 await send_body(send, 400 if bad and media_type == RESPONSE else 200, media_type, body)
@@ -80,9 +86,10 @@ class GraphQLOverHTTP:
         except Refusal as refusal:
             await send_refusal(send, refusal, JSON if media_type == EVENT_STREAM else media_type)
 
-    async def _params(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Params:
+    async def _params(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Params]:
+        """As sent, and read."""
         if scope["method"] == "GET":
-            return _from_query(scope["query_string"])
+            return scope["query_string"], _from_query(scope["query_string"])
         if scope["method"] != "POST":
             raise Refusal(405, "METHOD_NOT_ALLOWED", "use POST, or GET for queries", {"allow": "GET, POST"})
         kind, _, rest = headers.get(b"content-type", b"").decode("latin-1").partition(";")
@@ -91,7 +98,8 @@ class GraphQLOverHTTP:
         charset = rest.partition("charset=")[2].strip().strip('"').lower()
         if charset not in ("", "utf-8", "utf8"):
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"the charset must be utf-8, not {charset[:40]}")
-        return Params(read(await whole_body(headers, receive, self._max_body)))
+        body = await whole_body(headers, receive, self._max_body)
+        return body, Params(read(body))
 
 
 async def whole_body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:

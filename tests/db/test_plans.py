@@ -87,6 +87,7 @@ LOOKS_UP = {
     "settle_children": 100,
     **dict.fromkeys(reading.NOUNS, 100),
     "read_tasks": 150,
+    "read_tasks_full": 150,
 }
 """Statements that look so many tasks up, and find little, or read a page: on small tables that costs next to nothing."""
 FAR = 1_000_000_000

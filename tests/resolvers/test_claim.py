@@ -14,6 +14,8 @@ import pytest
 
 from db.claim import best_places
 from resolvers import take
+from resolvers.core import Rhythm
+from tests.support.counted import calls
 from tests.support.crew import CLAIM, Crew, Refused, crew_on
 from tests.support.wait import end_delays, expire_leases, until
 
@@ -383,3 +385,25 @@ async def test_what_becomes_ready_behind_a_claim_that_is_on_its_way_is_next(
     monkeypatch.setattr(take, "claim_tasks", and_meanwhile)
     assert [lease["task"]["name"] for lease in await crew.claim()] == ["b"]
     assert [lease["task"]["name"] for lease in await crew.claim()] == ["a"]
+
+
+@pytest.mark.parametrize("wait", [0, 20])
+async def test_what_no_hint_told_of_before_the_last_claim_is_found(crew: Crew, wait: int) -> None:
+    await crew.create({"name": "missed", "delaySeconds": 1000}, {"name": "a"})
+    assert [x["task"]["name"] for x in await crew.claim(2)] == ["a"]
+    columns = "ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures"
+    await crew.sql(
+        f"with gone as (delete from scheduled returning {columns}) insert into ready ({columns}) select {columns} from gone"
+    )
+    assert [x["task"]["name"] for x in await crew.claim(2, waitSeconds=wait)] == ["missed"]
+
+
+async def test_a_claim_that_waits_does_not_look_from_the_start_by_itself(dsn: str) -> None:
+    async with crew_on(dsn, rhythm=Rhythm(floor=300)) as crew:
+        await crew.create({"name": "a"}, {"name": "b"})
+        await crew.complete(*await crew.claim(2))
+        before = (await calls(crew))["claim_tasks"]
+        assert await crew.claim(2, waitSeconds=0.1) == []
+        assert (await calls(crew))["claim_tasks"] == before + 1
+        assert await crew.claim(2) == []
+        assert (await calls(crew))["claim_tasks"] == before + 3

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -13,6 +15,7 @@ import pytest
 
 from db.create import create_tasks
 from db.progress import fold_groups
+from db.task import read_tasks
 from resolvers import drive, group, task
 from server.loops import upkeep
 from tests.support.crew import Crew, Refused
@@ -130,6 +133,47 @@ async def test_a_list_is_what_the_rows_say_in_every_order_and_however_it_is_walk
         for order, key in ORDERS.items():
             expected = [t["id"] for t in sorted(filter(holds, tasks), key=key)]
             assert await paged(crew, "tasks", order, given, dice.choice([3, 10, 1000])) == expected, (given, order)
+
+
+LEFT_OUT = {"not_before", "holds", "progress", "progress_message"}
+
+
+async def test_lean_rows_leave_out_what_holds_a_task_back_and_its_progress_alone(crew: Crew) -> None:
+    await storm(crew, random.Random(1))
+    nos = [t["no"] for t in await rows(crew)]
+    read = partial(read_tasks, crew.services.core.pool, crew.services.core.ns, nos=nos)
+    lean, full = [{row.no: asdict(row) for row in await read(lean=lean)} for lean in (True, False)]
+    assert {row["state"] for row in full.values()} >= {0, 1, 2, 3, 5, 6, 7}
+    told = {name for no in nos for name, value in full[no].items() if value != lean[no][name]}
+    assert told <= LEFT_OUT
+    assert "holds" in told
+
+
+SELECTIONS = [
+    "nodes { id %s }",
+    "nodes { id x: %s }",
+    "nodes { id ... { %s } }",
+    "nodes { id ...F }",
+    "nodes { id } edges { node { id %s } }",
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("field", ["heldBy", "notBefore", "progress", "progressMessage"])
+async def test_a_list_tells_of_holds_and_progress_however_it_is_asked(crew: Crew, selection: str, field: str) -> None:
+    await crew.create({"name": "a", "priority": 1}, {"name": "b", "workgroup": "w"})
+    (lease,) = await crew.claim(1)
+    report = {"leases": [lease["id"]], "progress": [{"lease": lease["id"], "fraction": 0.5, "message": "half"}]}
+    await crew.ask("mutation($i: ExtendLeasesInput!) { extendLeases(input: $i) { expiresAt } }", i=report)
+    await crew.ask('mutation { suspendWorkgroup(name: "w", seconds: 100) { workgroup { name } } }')
+    asked = selection.replace("%s", field)
+    more = "fragment F on Task { ...G } fragment G on Task { %s }" % field if "...F" in selection else ""
+    found = (await crew.ask("{ tasks(orderBy: CREATED_ASC) { %s } } %s" % (asked, more)))["tasks"]
+    told = [
+        t.get(field, t.get("x")) for t in ([e["node"] for e in found["edges"]] if "edges" in found else found["nodes"])
+    ]
+    assert told == [(await crew.task(t["id"], field))[field] for t in found["nodes"]]
+    assert told not in ([None, None], [[], []])
 
 
 async def test_times_bound_a_list_whose_numbers_do_not_quite_go_by_time(crew: Crew, ways: str) -> None:

@@ -8,7 +8,13 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
-from tests.support.crew import Crew
+import pytest
+
+from db.clock import park_held
+from resolvers import workgroup as deciding
+from resolvers.core import Rhythm
+from resolvers.follow import move
+from tests.support.crew import Crew, crew_on
 from tests.support.wait import end_suspensions, until
 
 FIELDS = "name suspendedUntil reason counts { state count }"
@@ -115,6 +121,28 @@ async def test_resuming_makes_its_tasks_claimable_in_order(crew: Crew) -> None:
     found = await resume(crew)
     assert (found["suspendedUntil"], found["reason"]) == (None, None)
     assert names(await crew.claim(9)) == ["1", "3", "5", "0", "2", "4"]
+
+
+async def test_of_many_the_first_are_back_when_the_call_returns_and_the_rest_soon(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "FIRST", 4)
+    monkeypatch.setattr(deciding, "STEP", 3)
+    async with crew_on(dsn, rhythm=Rhythm(floor=300)) as crew:
+        await crew.create(*({"name": str(n), "workgroup": w} for w in ("w", "v") for n in range(12)))
+        for name in ("w", "v"):
+            await suspend(crew, name)
+        core = crew.services.core
+        assert (await move(core, lambda connection: park_held(connection, core.ns, 100))).count == 24
+        await resume(crew)
+        assert names(await crew.claim(4)) == ["0", "1", "2", "3"]
+        assert await parked(crew) >= 12
+
+        async def back() -> bool:
+            return await parked(crew) == 12
+
+        await until(back)
+        assert names(await crew.claim(99)) == [str(n) for n in range(4, 12)]
 
 
 async def test_resuming_wakes_a_claim_that_waits(crew: Crew) -> None:

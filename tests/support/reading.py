@@ -58,6 +58,7 @@ def asked(nos: list[int], group_no: int) -> dict[str, tuple[str, str, tuple[Any,
         },
         "task": {
             "read_tasks": (NS, nos, []),
+            "read_tasks_full": (NS, nos, []),
             "errors_of_tasks": (NS, nos),
             "links_among": (NS, nos),
             "count_links": (NS, nos),
