@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -35,13 +36,22 @@ LOCAL = "; ".join(f"set local {name} = '{value}'" for name, value in SESSION.ite
 """The same for one transaction: through a pooler in transaction mode the next one has another session."""
 
 REPLAN = "discard plans"
-REPLAN_SECONDS = 1.0
-"""A connection's plans are made anew after so long. PostgreSQL keeps them until the next ANALYZE: those made while the tables
-were empty read whole tables when a burst comes (seconds instead of milliseconds, tests/db/test_plans.py)."""
+REPLAN_SECONDS, REPLAN_IDLE_SECONDS, BUSY = 1.0, 10.0, 0.1
+"""A connection's plans are made anew after so long if it was busy for a tenth of that, else after ten times as long. PostgreSQL
+keeps them until the next ANALYZE: those made while the tables were empty read whole tables when a burst comes (seconds instead of
+milliseconds, tests/db/test_plans.py). Where little goes on, a plan takes as long as what it is for."""
 
 
 async def _keep(_: Any) -> None:
     """No reset between uses (about 0.1 ms each): the pool owns its connections and keeps no session state."""
+
+
+@dataclass(slots=True)
+class _Plans:
+    """Of one connection: since when, and for how long it has been busy with them."""
+
+    since: float
+    busy: float = 0.0
 
 
 class Pool:
@@ -57,7 +67,7 @@ class Pool:
         self.patience = patience
         self._through_pooler = through_pooler
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._planned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[Any, _Plans] = WeakKeyDictionary()
 
     async def open(self) -> None:
         self._pool = await asyncpg.create_pool(
@@ -116,22 +126,30 @@ class Pool:
         if self._pool is None:
             raise DatabaseUnavailable("the server is stopping")
         async with self._pool.acquire(timeout=10) as connection:
-            if not self._through_pooler:
-                await self._replan(connection)
-                if not transaction:
+            plans, began = await self._fresh_plans(connection), time.monotonic()
+            try:
+                if not (transaction or self._through_pooler):
                     return await work(connection)
-            async with connection.transaction():
-                if self._through_pooler:
-                    await connection.execute(LOCAL)
-                if planned:
-                    await connection.execute("set local plan_cache_mode = force_custom_plan")
-                return await work(connection)
+                async with connection.transaction():
+                    if self._through_pooler:
+                        await connection.execute(LOCAL)
+                    if planned:
+                        await connection.execute("set local plan_cache_mode = force_custom_plan")
+                    return await work(connection)
+            finally:
+                plans.busy += time.monotonic() - began
 
-    async def _replan(self, connection: Any) -> None:
+    async def _fresh_plans(self, connection: Any) -> _Plans:
         now, raw = time.monotonic(), connection._con
-        if now - self._planned.get(raw, -REPLAN_SECONDS) >= REPLAN_SECONDS:
-            self._planned[raw] = now
+        plans = self._plans.get(raw)
+        if plans is None:
+            plans = self._plans[raw] = _Plans(now)
+        elif now - plans.since < REPLAN_SECONDS or self._through_pooler:
+            return plans
+        elif now - plans.since >= REPLAN_IDLE_SECONDS or plans.busy >= BUSY * (now - plans.since):
+            plans.since, plans.busy = now, 0.0
             await connection.execute(REPLAN)
+        return plans
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of one statement."""

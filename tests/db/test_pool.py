@@ -82,7 +82,9 @@ async def test_a_refused_transaction_leaves_nothing(dsn: str) -> None:
         await pool.close()
 
 
-async def test_plans_are_made_anew_after_a_while_and_not_each_time(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_plans_are_made_anew_after_a_second_of_work_or_ten_of_little(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = 100.0
     monkeypatch.setattr("db.pool.time.monotonic", lambda: clock)
     pool = Pool(dsn, size=1)
@@ -95,10 +97,25 @@ async def test_plans_are_made_anew_after_a_while_and_not_each_time(dsn: str, mon
     try:
         await pool.run(listen)
         await pool.fetch("select 1")
-        assert said == ["select 1"]
         clock += 1.5
         await pool.fetch("select 2")
-        assert said == ["select 1", REPLAN, "select 2"]
+        assert said == ["select 1", "select 2"]
+        # Little was done with them: they are kept for longer.
+        clock += 9.0
+        await pool.fetch("select 3")
+        assert said[2:] == [REPLAN, "select 3"]
+
+        async def long(connection: asyncpg.Connection) -> None:
+            nonlocal clock
+            clock += busy
+
+        busy = 0.9
+        await pool.run(long)
+        await pool.fetch("select 4")
+        busy = 0.2
+        await pool.run(long)
+        await pool.fetch("select 5")
+        assert said[4:] == ["select 4", REPLAN, "select 5"]
     finally:
         await pool.close()
 
