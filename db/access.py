@@ -30,9 +30,10 @@ async def api_keys(pool: Pool) -> list[ApiKeyRow]:
     return [ApiKeyRow(*row) for row in await pool.fetch(statement("access", "api_keys"))]
 
 
-async def had_keys(pool: Pool) -> bool:
-    had: bool = (await pool.fetch(statement("access", "had_keys")))[0]["had"]
-    return had
+async def keys_mark(pool: Pool) -> str:
+    """Another one whenever a key was made or revoked; empty as long as there has never been one."""
+    mark: str = (await pool.fetch(statement("access", "keys_mark")))[0]["mark"]
+    return mark
 
 
 async def make_api_key(

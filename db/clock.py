@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from db.claim import Place
+from db.claim import ClaimedBefore, Place
 from db.pool import Connection, Pool
 from db.statements import statement
 
@@ -97,11 +98,15 @@ async def forget_claims(pool: Pool, ns: int) -> None:
     await pool.fetch(statement("clock", "forget_claims"), ns)
 
 
-async def ready_channels(pool: Pool, ns: int, start: list[Place]) -> list[int]:
-    rows = await pool.fetch(
-        statement("clock", "ready_channels"), ns, [s[0] for s in start], [s[1] for s in start], [s[2] for s in start]
-    )
-    return [row["channel"] for row in rows]
+async def ready_channels(
+    pool: Pool, ns: int, start: list[Place], claim_ids: list[UUID]
+) -> tuple[set[int], list[ClaimedBefore]]:
+    """Those of these channels that hold something; and of these claims, those that took something."""
+    sql = statement("clock", "ready_channels")
+    rows = await pool.fetch(sql, ns, [s[0] for s in start], [s[1] for s in start], [s[2] for s in start], claim_ids)
+    ready = {row["channel"] for row in rows if row["claim_id"] is None}
+    taken = [row for row in rows if row["claim_id"] is not None]
+    return ready, [ClaimedBefore(row["claim_id"], row["lease_no"], row["asked"]) for row in taken]
 
 
 async def fold_events(pool: Pool, ns: int) -> None:

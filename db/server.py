@@ -21,6 +21,8 @@ class OthersRow:
     count: int
     read: bool
     """One of them follows the event log."""
+    keys: str
+    """As keys_mark."""
 
 
 async def announce(pool: Pool, ns: int, id: UUID, name: str, version: str, silence: float, reads: bool) -> OthersRow:

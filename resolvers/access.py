@@ -1,7 +1,8 @@
 """API keys: what their callers may do, and which secret is whose.
 
-A server reads all keys every few seconds and finds callers in what it has read: a request adds no statement, a revoked key is
-refused everywhere within `STALE` seconds while the database answers, and a wrong one costs the database nothing.
+A server has all keys in memory, and reads them again when their mark is another, which it sees every second:
+a request adds no statement, a revoked key is refused everywhere within `STALE` seconds while the database answers, and a wrong one
+costs the database nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from resolvers.core import Core
 from resolvers.errors import BadInput, Forbidden, NotFound, Path, Unauthenticated
 
 FRESH = 2.0
-"""Keys are read again when they were read longer ago than this, while requests go on with what is known."""
+"""Keys are read again when they were sure to stand longer ago than this, while requests go on with what is known."""
 STALE = 4.0
 """Requests wait for them when it is longer ago than this …"""
+_LONGEST = 60.0
+"""They are read again after so long anyway: when one expires PostgreSQL's clock decides."""
 _PATIENCE = 1.0
 """… for so long: while the database is away, what was read last counts."""
 _UNKNOWN = 0.2
-"""A secret that is not known is looked for again when keys were read longer ago than this."""
+"""A secret that is not known is looked for again when none was in vain for so long."""
 _PREFIX = "crew_"
 MOST_CHANNELS = 1000
 
@@ -91,19 +94,24 @@ class Keyring:
         self._open_to_all = open_to_all
         self._by_hash: dict[bytes, _Known] = {}
         self._by_id: dict[UUID, _Known] = {}
-        self._had = True
+        self._mark = "?"
+        """Of what was read; empty when there has never been a key."""
         self._read_at = float("-inf")
+        self._sure_at = float("-inf")
+        """Nothing else had been made or revoked by then."""
+        self._in_vain = float("-inf")
+        """When a secret was looked for, and still not known."""
         self._reading: asyncio.Task[None] | None = None
         self._used: set[UUID] = set()
 
     @property
     def needed(self) -> bool:
         """Whether a caller needs a key."""
-        return self._had or not self._open_to_all
+        return bool(self._mark) or not self._open_to_all
 
     async def caller(self, secret: str | None) -> Caller:
         """Raises Unauthenticated."""
-        if time.monotonic() - self._read_at > FRESH:
+        if time.monotonic() - self._sure_at > FRESH:
             await self._look()
         if not self.needed:
             return ANYONE
@@ -111,9 +119,11 @@ class Keyring:
             raise Unauthenticated(self._why_needed())
         hash = hashed(secret)
         known = self._by_hash.get(hash)
-        if known is None and time.monotonic() - self._read_at > _UNKNOWN:
+        if known is None and time.monotonic() - self._in_vain > _UNKNOWN:
             await self.read()
             known = self._by_hash.get(hash)
+            if known is None:
+                self._in_vain = time.monotonic()
         if known is None or known.ends < time.monotonic():
             raise Unauthenticated("this API key does not count: it was revoked, has expired, or is not of this server")
         assert known.caller.key is not None
@@ -122,7 +132,7 @@ class Keyring:
 
     def stands(self, caller: Caller) -> bool:
         """Whether one who was let in would be let in now, as far as is known; looks again in the background."""
-        if time.monotonic() - self._read_at > FRESH:
+        if time.monotonic() - self._sure_at > FRESH:
             self._begin_to_read()
         if caller.key is None:
             return not self.needed
@@ -130,7 +140,7 @@ class Keyring:
         return known is not None and known.ends >= time.monotonic()
 
     def _why_needed(self) -> str:
-        if self._had:
+        if self._mark:
             return "an API key is needed: send `authorization: Bearer <key>`"
         return (
             "there is no API key yet, and this server can be reached from elsewhere: make one with `crew keys create`"
@@ -138,7 +148,7 @@ class Keyring:
 
     async def _look(self) -> None:
         reading = self._begin_to_read()
-        if time.monotonic() - self._read_at > STALE:
+        if time.monotonic() - self._sure_at > STALE:
             await asyncio.wait({reading}, timeout=_PATIENCE)
 
     def _begin_to_read(self) -> asyncio.Task[None]:
@@ -160,11 +170,20 @@ class Keyring:
 
     async def _read(self) -> None:
         began = time.monotonic()
+        # The mark first: what changes in between is read once more.
+        mark = await rows.keys_mark(self._pool)
         found = await rows.api_keys(self._pool)
-        self._had = bool(found) or await rows.had_keys(self._pool)
         known = {row.hash: _known(row, began) for row in found}
-        self._by_hash, self._read_at = known, began
+        self._by_hash, self._mark = known, mark
+        self._read_at = self._sure_at = began
         self._by_id = {row.id: known[row.hash] for row in found}
+
+    def confirm(self, mark: str, at: float) -> None:
+        """The mark was this one at that time, by the monotonic clock: while it stays the same, little need be read."""
+        if mark == self._mark and at - self._read_at < _LONGEST:
+            self._sure_at = max(self._sure_at, at)
+        else:
+            self._begin_to_read()
 
     async def write_down_uses(self) -> None:
         used, self._used = self._used, set()

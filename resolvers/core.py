@@ -100,6 +100,8 @@ class Core:
     """Leases, as (lease number, task number), have ended here: a stream that they were pushed to has room."""
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Many tasks stand aside that nothing holds any more: a loop brings them back."""
+    others: bool = True
+    """Other servers have been heard of lately, or it is not known yet."""
     limited: bool = False
     """Workgroups are limited, as far as this server knows yet."""
     admit: Callable[[], Awaitable[bool]] = _nothing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -80,12 +80,15 @@ class _Waiter:
     """Its wait is over: it is answered after the round it is in."""
     askers: int = 1
     """How many copies of the claim wait for the answer; at 0 nobody does."""
+    known: bool = False
+    """Its claim id has been looked up: from then on only a copy at another server can take it."""
 
 
 @dataclass
 class Dispatcher:
     core: Core
-    _waiting: dict[Channels, list[_Waiter]] = field(default_factory=dict)
+    _waiting: dict[Channels, dict[_Waiter, None]] = field(default_factory=dict)
+    """By channels, in order."""
     _by_claim_id: dict[UUID, _Waiter] = field(default_factory=dict)
     _dirty: set[Channels] = field(default_factory=set)
     _dry: dict[Channels, float] = field(default_factory=dict)
@@ -148,8 +151,8 @@ class Dispatcher:
         self._asker_gone(waiter)
         return []
 
-    def _queue(self, waiter: _Waiter) -> list[_Waiter]:
-        return self._waiting.get(waiter.claim.channels, [])
+    def _queue(self, waiter: _Waiter) -> dict[_Waiter, None]:
+        return self._waiting.get(waiter.claim.channels, {})
 
     def _asker_gone(self, waiter: _Waiter) -> None:
         waiter.askers -= 1
@@ -169,7 +172,7 @@ class Dispatcher:
         waiter = _Waiter(claim, worker, asyncio.get_running_loop().create_future())
         if claim.wait:
             self._set_timer(waiter, claim.wait)
-        self._waiting.setdefault(claim.channels, []).append(waiter)
+        self._waiting.setdefault(claim.channels, {})[waiter] = None
         if claim.claim_id is not None:
             self._by_claim_id[claim.claim_id] = waiter
         if not claim.wait or not self._is_fresh(self._dry.get(claim.channels, -1e9)):
@@ -206,9 +209,9 @@ class Dispatcher:
     def _remove(self, waiter: _Waiter) -> None:
         if waiter.timer is not None:
             waiter.timer.cancel()
-        waiters = self._waiting.get(waiter.claim.channels)
-        if waiters and waiter in waiters:
-            waiters.remove(waiter)
+        waiters = self._queue(waiter)
+        if waiter in waiters:
+            del waiters[waiter]
             if not waiters:
                 del self._waiting[waiter.claim.channels]
         if waiter.claim.claim_id is not None and self._by_claim_id.get(waiter.claim.claim_id) is waiter:
@@ -263,8 +266,9 @@ class Dispatcher:
         if not self._waiting:
             return
         numbers = await self.core.channels.known({name for channels in self._waiting for name in channels})
+        asking = self._asking(w for waiters in self._waiting.values() for w in waiters)
         wakes = self._wakes
-        ready = await self._taker.ready(sorted(numbers.values()))
+        ready, taken = await self._taker.ready(sorted(numbers.values()), list(asking))
         names = {name for name, number in numbers.items() if number in ready}
         now = time.monotonic()
         self._taker.forget_best()
@@ -272,7 +276,7 @@ class Dispatcher:
         for channels in self._waiting:
             if names.isdisjoint(channels) and wakes == self._wakes:
                 self._dry[channels] = now
-        await self._look_up([w for waiters in self._waiting.values() for w in waiters])
+        await self._answer_again(asking, taken)
         self._kick([c for c in self._waiting if not names.isdisjoint(c)])
 
     # -- rounds -----------------------------------------------------------------------------------------------------
@@ -299,13 +303,13 @@ class Dispatcher:
 
     def _take(self, channels: Channels) -> list[_Waiter]:
         """The waiters of one round. They stay listed in `_by_claim_id`, so that a copy that comes now finds its twin."""
-        waiters = self._waiting.pop(channels, [])
+        waiters = list(self._waiting.pop(channels, ()))
         total = n = 0
         while n < len(waiters) and (n == 0 or total + waiters[n].claim.limit <= ROUND):
             total += waiters[n].claim.limit
             n += 1
         if waiters[n:]:
-            self._waiting[channels] = waiters[n:]
+            self._waiting[channels] = dict.fromkeys(waiters[n:])
             self._dirty.add(channels)
         return waiters[:n]
 
@@ -320,8 +324,7 @@ class Dispatcher:
             still, more = await self._deal(numbers, leaving)
             hungry = [w for w in hungry if w.claim.wait] + still
             claimed += more
-        if hungry:
-            await self._look_up(hungry)
+        await self._look_up(w for w in hungry if not w.known)
         self._settle(channels, hungry, short=claimed < wanted)
 
     async def _deal(self, numbers: list[int], waiters: list[_Waiter]) -> tuple[list[_Waiter], int]:
@@ -359,7 +362,7 @@ class Dispatcher:
             else:
                 stay.append(waiter)
         if stay:
-            self._waiting[channels] = stay + self._waiting.get(channels, [])
+            self._waiting[channels] = dict.fromkeys(stay) | self._waiting.get(channels, {})
 
     def room(self, channels: Collection[int] | None = None) -> list[Place]:
         """There may be room under limits again: those who wait for what is limited look. What to tell other servers."""
@@ -370,13 +373,22 @@ class Dispatcher:
             self._kick([c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c)])
         return [(channel, *_AT_END) for channel in limited]
 
-    async def _look_up(self, hungry: list[_Waiter]) -> None:
+    async def _look_up(self, hungry: Iterable[_Waiter]) -> None:
         """Answer those whose claim id was taken by an earlier copy with what still stands of it."""
         asking = {w.claim.claim_id: w for w in hungry if w.claim.claim_id is not None}
-        if not asking:
-            return
-        known = await self.core.pool.run(lambda c: claimed_before(c, self.core.ns, list(asking)))
-        for before in known:
+        if asking:
+            ids = list(asking)
+            await self._answer_again(asking, await self.core.pool.run(lambda c: claimed_before(c, self.core.ns, ids)))
+
+    def _asking(self, waiters: Iterable[_Waiter]) -> dict[UUID, _Waiter]:
+        """Those whose claim id may have been taken, as far as is known here."""
+        others = self.core.others
+        return {w.claim.claim_id: w for w in waiters if w.claim.claim_id is not None and (others or not w.known)}
+
+    async def _answer_again(self, asking: dict[UUID, _Waiter], taken: list[ClaimedBefore]) -> None:
+        for waiter in asking.values():
+            waiter.known = True
+        for before in taken:
             waiter = asking[before.claim_id]
             try:
                 self._answer(waiter, await self._standing(before, waiter.claim))

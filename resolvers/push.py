@@ -2,7 +2,8 @@
 
 A pushed lease is an offer of ten seconds until some call names it, so one that went into a dead socket comes back soon, uncounted.
 What a stream has open is known from the calls that end leases here and, as the floor, by one look a second at all the open leases
-of all streams of this process: a lease may be ended at another server. A worker has one stream, the newest, wherever it is.
+of all streams of this process: a lease may be ended at another server. A worker has one stream, the newest, wherever it is; a
+server that is alone need not look for that.
 """
 
 from __future__ import annotations
@@ -168,6 +169,8 @@ class Push:
             return
         self._beat(streams)
         leases = [(s, pair) for s in streams for pair in s.open]
+        if not leases and not core.others:
+            return
         found = await watch_streams(
             core.pool, core.ns, [(s.worker, s.id) for s in streams], [pair for _, pair in leases]
         )

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from db.cap import take_turn
 from db.claim import (
@@ -18,6 +19,7 @@ from db.claim import (
     NEEDS_TURN,
     WITH_TURN,
     Claimed,
+    ClaimedBefore,
     ClaimedRow,
     ClaimRequest,
     Place,
@@ -159,13 +161,15 @@ class Taker:
         self._best[channels] = best[wanted:]
         return Counter(place[0] for place in best[:wanted])
 
-    async def ready(self, numbers: list[int]) -> set[int]:
-        """The floor poll: which of these channels hold something that could be claimed. It is this that looks from their start
-        as a rule: a claim that does keeps others waiting."""
+    async def ready(self, numbers: list[int], claim_ids: list[UUID]) -> tuple[set[int], list[ClaimedBefore]]:
+        """The floor poll: which of these channels hold something that could be claimed, and which of these claims took something
+        elsewhere. It is this that looks from their start as a rule: a claim that does keeps others waiting."""
+        if not (numbers or claim_ids):
+            return set(), []
         looking, start = self._starts(numbers, 0.0)
-        found = set(await ready_channels(self.core.pool, self.core.ns, start))
+        found, taken = await ready_channels(self.core.pool, self.core.ns, start, claim_ids)
         self._looked(looking, dry={*numbers} - found)
-        return found
+        return found, taken
 
     def _starts(self, numbers: list[int], late: float) -> tuple[float | None, list[Place]]:
         """Where to look from in each channel. From the start once in a while (unless that is less than `late` overdue), in case

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from db.access import had_keys
+from db.access import keys_mark
 from db.embedded import EmbeddedPostgres
 from db.migrate import migrate
 from db.pool import Pool
@@ -97,7 +97,7 @@ async def _access(settings: Settings, dsn: str) -> str:
     pool = Pool(dsn, size=2, through_pooler=settings.database_direct_url is not None)
     await pool.open()
     try:
-        if await had_keys(pool):
+        if await keys_mark(pool):
             return "by API key"
     finally:
         await pool.close()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from uuid import uuid4
 
 from db.claim import Place
@@ -30,9 +31,9 @@ class Hints:
         self._log = services.log
         self._dsn = dsn
         self._version = services.version
+        self._keys = services.keys
         self._id = uuid4()
         self._channel = f"crew_{core.ns}"
-        self._others = 0
         self._told: dict[int, tuple[int, int]] = {}
         """Channel → the first place in it."""
         self._ticked = False
@@ -40,7 +41,7 @@ class Hints:
 
     def tell(self, places: list[Place]) -> None:
         """Other servers, if there are any, shall look at these places."""
-        if not self._others:
+        if not self._core.others:
             return
         for channel, rank, no in places:
             self._told[channel] = min((rank, no), self._told.get(channel, (rank, no)))
@@ -85,8 +86,10 @@ class Hints:
     async def announce(self) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
         core = self._core
+        began = time.monotonic()
         others = await announce(core.pool, core.ns, self._id, name, self._version, _SILENCE, self._log.reads)
-        self._others, self._log.others_read = others.count, others.read
+        core.others, self._log.others_read = others.count > 0, others.read
+        self._keys.confirm(others.keys, began)
         await pause(core.rhythm.beat)
 
     async def withdraw(self) -> None:

@@ -8,9 +8,9 @@ from api_key k left join namespace n on n.ns = k.ns
 where k.revoked_at is null
 order by k.created_at, k.id;
 
--- name: had_keys
--- Whether there is a key or was one.
-select exists (select from api_key) as had;
+-- name: keys_mark
+-- Another one whenever a key was made or revoked; empty as long as there has never been one.
+select coalesce(md5(string_agg(id::text || coalesce(revoked_at::text, ''), ',' order by id)), '') as mark from api_key;
 
 -- name: make_api_key
 -- $1 id $2 number of its namespace or null $3 name $4 hash $5 role $6 channels or null $7 expires_at or null

@@ -45,7 +45,7 @@ async def test_it_reads_what_it_takes(dsn: str, name: str, channels: int) -> Non
         args = {
             "claim_tasks": claim,
             "claim_tasks_full": (*claim, True),
-            "ready_channels": start,
+            "ready_channels": (*start, []),
             "best_places": (*start, LIMIT),
         }[name]
         noun = "clock" if name == "ready_channels" else "claim"

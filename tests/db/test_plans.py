@@ -272,7 +272,7 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "next_due": (statement("clock", "next_due"), (NS, EVER)),
         "ready_channels": (
             statement("clock", "ready_channels"),
-            (NS, [CHANNEL, 1002, 1003, 1004, 1005], [START[1]] * 5, [START[2]] * 5),
+            (NS, [CHANNEL, 1002, 1003, 1004, 1005], [START[1]] * 5, [START[2]] * 5, [new_id() for _ in range(5)]),
         ),
         "park_held": (statement("hold", "park_held"), (NS, 1000)),
         **{name: (sql, args) for name, (_, sql, args) in reading.asked(page, group_no).items()},
