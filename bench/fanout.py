@@ -4,13 +4,15 @@
 
 By websocket (graphql-transport-ws) and over SSE. Tasks are created and completed, one at a time (each change is a message of its
 own) and in batches of 50, at a fixed pace, which only waits where some subscriber has not had everything yet. CPU is the server
-process's own, user and system, as the kernel counts it; PostgreSQL and the subscribers run beside it.
+process's own, user and system, as the kernel counts it; PostgreSQL and the subscribers run beside it. Beside them `bare`: a loop of
+uvloop that writes as many bytes to as many connections, and nothing else, which is what the kernel takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 import uuid
@@ -88,6 +90,69 @@ async def by_sse(port: int, seen: Seen) -> AsyncIterator[None]:
     async with running(read()):
         yield
     writer.close()
+
+
+BARE = """
+import asyncio, sys, uvloop
+
+async def main():
+    transports = []
+
+    class Subscriber(asyncio.Protocol):
+        def connection_made(self, transport):
+            transports.append(transport)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Subscriber, "127.0.0.1", 0, backlog=2000)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    asked = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
+    while events := await asked.readline():
+        message = b"event: next\\ndata: " + int(events) * (b'{"kind":' + b"x" * 260 + b"}") + b"\\n\\n"
+        for transport in transports:
+            transport.write(message)
+
+uvloop.run(main())
+"""
+
+
+@asynccontextmanager
+async def by_nothing(port: int, seen: Seen) -> AsyncIterator[None]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def read() -> None:
+        while True:
+            seen.take(await reader.readuntil(b"\n\n"))
+
+    async with running(read()):
+        yield
+    writer.close()
+
+
+async def bare(subscribers: int, size: int, goes: int) -> float:
+    """Microseconds for each event and subscriber, where a server does nothing but write."""
+    seen = Seen()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int(await process.stdout.readline())
+        async with AsyncExitStack() as open:
+            for _ in range(subscribers):
+                await open.enter_async_context(by_nothing(port, seen))
+            await asyncio.sleep(1)
+            before = cpu(process.pid)
+            for n in range(3 * goes):
+                process.stdin.write(b"%d\n" % size)
+                await asyncio.sleep(PACE)
+                while seen.events < (n + 1) * size * subscribers:
+                    await asyncio.sleep(0.01)
+            return (cpu(process.pid) - before) / seen.events * 1e6
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager
@@ -170,6 +235,7 @@ async def one_round(server: ServerProcess, subscribers: int, tasks: int) -> Roun
             values[transport] = (used - alone) / seen.events * 1e6
             had = f"{seen.events:,} events in {seen.messages:,} messages"
             print(f"{transport}, tasks {how}: {used:.2f} s less {alone:.2f} s for {had}", file=sys.stderr)
+        values["bare"] = await bare(subscribers, size, tasks)
     return found
 
 
