@@ -157,59 +157,58 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
     g, t, links = batch.groups, batch.tasks, batch.links
-    groups: tuple[Any, ...] = (ns, [x.id for x in g], [x.name for x in g], [x.metadata for x in g])
-    tasks: tuple[list[Any], ...] = (
+    args: tuple[list[Any], ...] = (
+        [x.id for x in g],
+        [x.name for x in g],
+        [x.metadata for x in g],
         [x.id for x in t],
-        [x.new_group for x in t],
-        [x.group_no for x in t],
-        [x.channel for x in t],
-        [x.workgroup for x in t],
-        [x.rank for x in t],
-        [x.name for x in t],
-        [x.input for x in t],
-        [x.metadata for x in t],
+        once([x.new_group for x in t]),
+        once([x.group_no for x in t]),
+        once([x.channel for x in t]),
+        once([x.workgroup for x in t]),
+        once([x.rank for x in t]),
+        once([x.name for x in t]),
+        some([x.input for x in t]),
+        some([x.metadata for x in t]),
     )
     if batch.is_everyday:
-        return await _create_ready(connection, groups, tasks, t)
-    args: tuple[Any, ...] = (
-        *groups,
-        *tasks,
-        [x.run_after for x in t],
-        [x.delay for x in t],
-        [x.parent_delay for x in t],
-        [x.max_attempts for x in t],
-        [x.retry_delay for x in t],
-        [x.backoff for x in t],
-        [x.max_delay for x in t],
-        [x.weight for x in t],
-        [x.is_seed for x in t],
-        [x.spawned_by for x in t],
-        [x.open for x in t],
-        [x.parent for x in links],
-        [x.parent_no for x in links],
+        return await _create_ready(connection, ns, args, t)
+    args = (
+        *args,
+        some([x.run_after for x in t]),
+        some([x.delay for x in t]),
+        some([x.parent_delay for x in t]),
+        once([x.max_attempts for x in t]),
+        once([x.retry_delay for x in t]),
+        once([x.backoff for x in t]),
+        once([x.max_delay for x in t]),
+        once([x.weight for x in t]),
+        once([x.is_seed for x in t]),
+        some([x.spawned_by for x in t]),
+        once([x.open for x in t]),
+        once([x.parent for x in links]),
+        once([x.parent_no for x in links]),
         [x.child for x in links],
-        [x.place for x in links],
+        once([x.place for x in links]),
     )
     if not batch.is_plain:
         full = (
             *args,
-            [x.key for x in t],
-            [x.on_duplicate for x in t],
-            [x.timeout for x in t],
-            [x.on_parent_failure for x in t],
-            [x.subtree for x in links],
-            [x.adopted for x in links],
+            some([x.key for x in t]),
+            once([x.on_duplicate for x in t]),
+            some([x.timeout for x in t]),
+            once([x.on_parent_failure for x in t]),
+            once([x.subtree for x in links]),
+            once([x.adopted for x in links]),
         )
-        return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks_full"), *full)]
-    return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), *args)]
+        return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks_full"), ns, *full)]
+    return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), ns, *args)]
 
 
 async def _create_ready(
-    connection: Connection, groups: tuple[Any, ...], columns: tuple[list[Any], ...], tasks: list[NewTaskRow]
+    connection: Connection, ns: int, args: tuple[list[Any], ...], tasks: list[NewTaskRow]
 ) -> list[CreatedRow]:
-    ids, *names, inputs, metadata = columns
-    args = (*groups, ids, *map(once, names), some(inputs), some(metadata))
-    found = CreatedReadyRow(*(await connection.fetch(statement("create", "create_ready_tasks"), *args))[0])
+    found = CreatedReadyRow(*(await connection.fetch(statement("create", "create_ready_tasks"), ns, *args))[0])
     made = zip(found.ords or (), found.nos or (), found.groups or (), strict=True)
     return [CreatedRow(n, no, group, tasks[n - 1].channel, tasks[n - 1].rank, READY, None) for n, no, group in made]
 

@@ -62,22 +62,51 @@ from t;
 -- links: $25 place in $5 of a parent made here, or 0 $26 number of a parent that exists $27 place in $5 of the child
 --   $28 place among the child's parents
 -- in full, of tasks: $29 keys $30 on duplicate $31 time-outs $32 on parent failure; of links: $33 subtree $34 adopted
+-- Of what is never null the first value stands for those that are missing.
 -- Into a group that is gone nothing is made, and nothing is answered.
 with there as materialized (
   -- Locked, so that it is not deleted meanwhile. What goes on from a task is safe by the lease of that.
   select group_no from task_group
   where ns = $1 and group_no = any (array(
-    select distinct g.group_no from unnest($7::bigint[], $23::bigint[]) as g(group_no, spawned_by)
-    where g.group_no <> 0 and g.spawned_by is null))
+    select distinct coalesce(g.group_no, ($7::bigint[])[1])
+    from unnest($5::uuid[], $7::bigint[], $23::bigint[]) as g(id, group_no, spawned_by)
+    where g.spawned_by is null))
   order by group_no for key share),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
 -- Groups are found by their places in an array: a join might change the order in which numbers are drawn.
 given as materialized (
-  select nextval('task_no') as no, u.*,
-    coalesce((select array_agg(group_no order by ord) from new_group)[u.new_group], u.old_group) as group_no,
-    coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time
+  select
+    nextval('task_no') as no,
+    u.id,
+    coalesce(
+      (select array_agg(group_no order by ord) from new_group)[coalesce(u.new_group, ($6::int[])[1])],
+      u.old_group,
+      ($7::bigint[])[1]) as group_no,
+    coalesce(u.channel, ($8::int[])[1]) as channel,
+    coalesce(u.workgroup, ($9::int[])[1]) as workgroup,
+    coalesce(u.rank, ($10::int[])[1]) as rank,
+    coalesce(u.name, ($11::text[])[1]) as name,
+    u.input,
+    u.metadata,
+    coalesce(u.run_after, now() + u.delay * interval '1 s') as own_time,
+    u.parent_delay,
+    coalesce(u.max_attempts, ($17::int[])[1]) as max_attempts,
+    coalesce(u.retry_delay, ($18::float8[])[1]) as retry_delay,
+    coalesce(u.backoff, ($19::float8[])[1]) as backoff,
+    coalesce(u.max_delay, ($20::float8[])[1]) as max_delay,
+    coalesce(u.weight, ($21::int[])[1]) as weight,
+    coalesce(u.is_seed, ($22::bool[])[1]) as is_seed,
+    u.spawned_by,
+    coalesce(u.open, ($24::int[])[1]) as open,
+    --full{
+    u.key,
+    coalesce(u.on_duplicate, ($30::smallint[])[1]) as on_duplicate,
+    u.timeout,
+    coalesce(u.policy, ($32::smallint[])[1]) as policy,
+    --full}
+    u.ord
   from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[],
     $14::timestamptz[], $15::float8[], $16::float8[], $17::int[], $18::float8[], $19::float8[], $20::float8[], $21::int[],
     $22::bool[], $23::bigint[], $24::int[]
@@ -91,7 +120,8 @@ given as materialized (
       key, on_duplicate, timeout, policy,
       --full}
       ord)
-  where u.new_group <> 0 or u.spawned_by is not null or u.old_group in (select group_no from there)),
+  where coalesce(u.new_group, ($6::int[])[1]) <> 0 or u.spawned_by is not null
+    or coalesce(u.old_group, ($7::bigint[])[1]) in (select group_no from there)),
 grouped as (
   insert into task_group (ns, group_no, id, name, metadata, made_upto)
   select $1, group_no, id, name, metadata, (select coalesce(max(no), 0) from given) from new_group
@@ -131,9 +161,9 @@ linked as (
     , subtree, adopted
     --full}
     )
-  select $1, coalesce(p.no, l.parent_no), c.no, l.place
+  select $1, coalesce(p.no, l.parent_no, ($26::bigint[])[1]), c.no, coalesce(l.place, ($28::int[])[1])
     --full{
-    , l.subtree, l.adopted
+    , coalesce(l.subtree, ($33::bool[])[1]), coalesce(l.adopted, ($34::bool[])[1])
     --full}
   from unnest($25::int[], $26::bigint[], $27::int[], $28::int[]
     --full{
@@ -145,7 +175,7 @@ linked as (
     --full}
     )
   join t c on c.ord = l.child
-  left join t p on p.ord = l.parent),
+  left join t p on p.ord = coalesce(l.parent, ($25::int[])[1])),
 hung as (
   insert into blocked (ns, no, open, run_at, channel, rank, workgroup, group_no, attempt, remaining, failures
     --full{
