@@ -53,6 +53,7 @@ class ClaimedRow:
     again: int
     opens_in: float | None
     until: datetime = datetime.max
+    """`started_at` and `seconds`, added up once for all that last as long."""
 
 
 class Claimed(NamedTuple):

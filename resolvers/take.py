@@ -43,6 +43,7 @@ _FEW = 4
 _AHEAD = 10
 """For so many claims like this one."""
 _LATE_FLOORS = 2
+"""So many floor polls late, a claim looks from the start itself."""
 _LOOK_SHARE = 20
 """Looking from the start of the channels takes one part in so many of the time."""
 

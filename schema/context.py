@@ -125,7 +125,7 @@ def asks_beyond(info: Info, path: tuple[str, ...], names: frozenset[str]) -> boo
     """Whether the field at this path below this one is asked for other fields than these. Remembered with the document."""
     node = info._raw_info.field_nodes[0]
     kept: dict[Any, bool] = node.__dict__.setdefault("asks_beyond", {})
-    if path not in kept:
+    if (path, names) not in kept:
         nodes = info._raw_info.field_nodes
         for inside in path:
             found = [child for node in nodes for child in _children(node, info)]
@@ -133,8 +133,8 @@ def asks_beyond(info: Info, path: tuple[str, ...], names: frozenset[str]) -> boo
                 return True
             nodes = [child for child in found if child.name.value == inside]
         leaves = [leaf for node in nodes for leaf in _children(node, info)]
-        kept[path] = not all(isinstance(leaf, FieldNode) and leaf.name.value in names for leaf in leaves)
-    return kept[path]
+        kept[path, names] = not all(isinstance(leaf, FieldNode) and leaf.name.value in names for leaf in leaves)
+    return kept[path, names]
 
 
 def _children(node: FieldNode, info: Info) -> list[Any]:

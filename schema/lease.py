@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import strawberry
 
 from db.claim import ClaimedRow
+from db.lease import StandingRow
 from db.task import ParentResultRow
 from resolvers import access, claim
 from resolvers.dispatch import Standing
@@ -91,23 +92,22 @@ async def _parents(info: Info, no: int, most: int) -> list[ParentResult]:
 
 async def leases_of(info: Info, granted: Sequence[ClaimedRow] | Sequence[Standing], worker: str) -> list[Lease]:
     """A task that is asked for more than its claim read is read again; one that was deleted meanwhile is left out."""
-    tasks: list[Task]
-    standing = [lease.row if isinstance(lease, Standing) else lease for lease in granted]
-    if granted and isinstance(granted[0], ClaimedRow) and not asks_beyond(info, ("leases", "task"), ClaimedTask.FIELDS):
-        # Task's fields by another way; its resolvers take either.
-        tasks = [cast(Task, ClaimedTask(row, worker)) for row in cast(Sequence[ClaimedRow], granted)]
-    elif granted and isinstance(granted[0], ClaimedRow):
-        rows = await info.context.loaders.tasks.load_many([lease.no for lease in standing])
-        tasks = [Task.of(row) for row in rows if row is not None]
-        standing = [lease for lease, row in zip(standing, rows, strict=True) if row is not None]
+    pairs: list[tuple[StandingRow | ClaimedRow, Task]] = []
+    claimed = [lease for lease in granted if isinstance(lease, ClaimedRow)]
+    if not claimed:
+        pairs = [(lease.row, Task.of(lease.task)) for lease in granted if isinstance(lease, Standing)]
+    elif asks_beyond(info, ("leases", "task"), ClaimedTask.FIELDS):
+        rows = await info.context.loaders.tasks.load_many([lease.no for lease in claimed])
+        pairs = [(lease, Task.of(row)) for lease, row in zip(claimed, rows, strict=True) if row is not None]
     else:
-        tasks = [Task.of(lease.task) for lease in cast(Sequence[Standing], granted)]
+        # Task's fields by another way; its resolvers take either.
+        pairs = [(lease, cast(Task, ClaimedTask(lease, worker))) for lease in claimed]
     pack = info.context.core.lease_ids.pack
     return [
         Lease(
             id=strawberry.ID(pack(lease.lease_no, lease.no)), task=task, attempt=lease.attempt, expires_at=lease.until
         )
-        for lease, task in zip(standing, tasks, strict=True)
+        for lease, task in pairs
     ]
 
 

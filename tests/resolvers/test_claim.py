@@ -407,3 +407,36 @@ async def test_a_claim_that_waits_does_not_look_from_the_start_by_itself(dsn: st
         assert (await calls(crew))["claim_tasks"] == before + 1
         assert await crew.claim(2) == []
         assert (await calls(crew))["claim_tasks"] == before + 3
+
+
+RARE = (
+    "mutation($input: ClaimTasksInput!) { claimTasks(input: $input) "
+    "{ leases { id expiresAt task { name state retry { maxAttempts } startedAt leaseExpiresAt } } } }"
+)
+
+
+async def test_a_claim_tells_of_its_tasks_whatever_it_is_asked_for(crew: Crew) -> None:
+    await crew.create({"name": "a", "retry": {"maxAttempts": 7}})
+    given = {"workerId": "w", "channels": ["c"], "leaseSeconds": 30}
+    (lease,) = (await crew.ask(RARE, input=given))["claimTasks"]["leases"]
+    task = lease["task"]
+    assert (task["name"], task["state"], task["retry"]) == ("a", "RUNNING", {"maxAttempts": 7})
+    assert task["leaseExpiresAt"] == lease["expiresAt"]
+    lasts = datetime.fromisoformat(lease["expiresAt"]) - datetime.fromisoformat(task["startedAt"])
+    assert lasts.total_seconds() == 30
+
+
+async def test_a_task_that_is_deleted_before_its_claim_is_answered_is_left_out(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await crew.create({"name": "a"}, {"name": "b"})
+    claim = crew.services.dispatcher.claim
+
+    async def and_delete(given: Any) -> Any:
+        granted = await claim(given)
+        await crew.ask("mutation($id: ID!) { deleteTask(id: $id) { deletedTasks } }", id=made["tasks"][0]["id"])
+        return granted
+
+    monkeypatch.setattr(crew.services.dispatcher, "claim", and_delete)
+    given = {"workerId": "w", "channels": ["c"], "limit": 2}
+    assert names((await crew.ask(RARE, input=given))["claimTasks"]["leases"]) == ["b"]

@@ -54,11 +54,16 @@ def recorded(refuse: str = "") -> tuple[Crew, Recorder]:
     return crew, api
 
 
+def planned(crew: Crew, count: int) -> groups.Group:
+    group = crew.group("pieces")
+    for n in range(count):
+        group.task("work", name=str(n))
+    return group
+
+
 async def test_few_go_in_one_call():
     crew, api = recorded()
-    group = crew.group("few")
-    for n in range(5):
-        group.task("work", name=str(n))
+    group = planned(crew, 5)
     sending = asyncio.create_task(group.send())
     await api.answer_all(sending)
     assert api.calls == [["0", "1", "2", "3", "4"]]
@@ -66,9 +71,7 @@ async def test_few_go_in_one_call():
 
 async def test_many_go_in_pieces_three_at_once_after_the_one_that_makes_the_group():
     crew, api = recorded()
-    group = crew.group("many")
-    for n in range(20):
-        group.task("work", name=str(n))
+    group = planned(crew, 20)
     sending = asyncio.create_task(group.send())
     for _ in range(20):
         await asyncio.sleep(0)
@@ -95,9 +98,7 @@ async def test_no_piece_goes_while_parents_of_its_tasks_are_on_the_way():
 
 async def test_what_was_created_stays_when_a_later_piece_is_refused():
     crew, api = recorded(refuse="7")
-    group = crew.group("refused")
-    for n in range(9):
-        group.task("work", name=str(n))
+    group = planned(crew, 9)
     sending = asyncio.create_task(group.send())
     await api.answer_all(sending)
     with pytest.raises(Refused, match="7 is bad"):
@@ -113,9 +114,7 @@ async def test_what_was_created_stays_when_a_later_piece_is_refused():
 
 async def test_a_send_that_is_cut_off_leaves_no_call_behind():
     crew, api = recorded()
-    group = crew.group("cut off")
-    for n in range(20):
-        group.task("work", name=str(n))
+    group = planned(crew, 20)
     sending = asyncio.create_task(group.send())
     for _ in range(5):
         await asyncio.sleep(0)
