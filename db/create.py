@@ -157,6 +157,8 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
     g, t, links = batch.groups, batch.tasks, batch.links
+    if batch.is_everyday and len(t) == 1 and not g:
+        return await _create_ready_task(connection, ns, t[0])
     args: tuple[list[Any], ...] = (
         [x.id for x in g],
         [x.name for x in g],
@@ -211,6 +213,14 @@ async def _create_ready(
     found = CreatedReadyRow(*(await connection.fetch(statement("create", "create_ready_tasks"), ns, *args))[0])
     made = zip(found.ords or (), found.nos or (), found.groups or (), strict=True)
     return [CreatedRow(n, no, group, tasks[n - 1].channel, tasks[n - 1].rank, READY, None) for n, no, group in made]
+
+
+async def _create_ready_task(connection: Connection, ns: int, t: NewTaskRow) -> list[CreatedRow]:
+    rows = await connection.fetch(
+        statement("create", "create_ready_task"),
+        *(ns, t.id, t.group_no, t.channel, t.workgroup, t.rank, t.name, t.input, t.metadata),
+    )
+    return [CreatedRow(1, row["no"], t.group_no, t.channel, t.rank, READY, None) for row in rows]
 
 
 async def lock_parents(

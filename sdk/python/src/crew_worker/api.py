@@ -84,12 +84,14 @@ def encode(value: Any) -> str:
 
 
 _DIGITS = bytes(ord("0") if byte in b"0123456789" else byte for byte in range(256))
+_LONG, _LONG_BELOW_ZERO = b"0" * 20, b"-" + b"0" * 19
 
 
 def decode(content: bytes | str) -> Any:
     """JSON. Raises ValueError. Long whole numbers stay exact, which orjson would round."""
     raw = content.encode() if isinstance(content, str) else content
-    return json.loads(raw) if b"0" * 19 in raw.translate(_DIGITS) else orjson.loads(raw)
+    digits = raw.translate(_DIGITS)
+    return json.loads(raw) if _LONG in digits or _LONG_BELOW_ZERO in digits else orjson.loads(raw)
 
 
 def request_body(document: str, variables: Mapping[str, str]) -> bytes:

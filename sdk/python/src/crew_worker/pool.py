@@ -267,6 +267,8 @@ class Pool:
                 self._reserved -= limit
             self.polled.set()
             self.take(leases)
+            # Handlers first: what those that do not wait return is handed in, and more claimed, by one request.
+            await asyncio.sleep(0)
 
     async def _claimed(self, claim: Json) -> list[Json]:
         """The leases of a claim. Cut off while it waits, it asks once more what came of it, and takes that."""
