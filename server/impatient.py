@@ -1,7 +1,7 @@
 """uvicorn's connections, but one whose peer takes nothing for a while is dropped: its subscriptions and buffers go with it.
 
 A peer that stops reading keeps the connection alive and its buffers full for ever; one that is gone without a word is found by the
-keep-alive of TCP (server/serve.py) and, on a websocket, by pings.
+keep-alive of TCP (server/serve.py) and, on a websocket, by pings (server/transports/websocket.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 STUCK_SECONDS = 15.0
+CLOSE_SECONDS = 3.0
+"""So long a closed websocket waits for the peer's own closing frame."""
 
 
 class _Impatient:
@@ -46,6 +48,6 @@ class ImpatientHTTP(_Impatient, HttpToolsProtocol):
 
 
 class ImpatientWebsocket(_Impatient, WebSocketsSansIOProtocol):
-    def keepalive_timeout(self) -> None:
-        """No pong. Without a closing frame: 1011 would tell a client that was only asleep, when it wakes, not to come back."""
-        self.transport.abort()
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.close_timeout = CLOSE_SECONDS

@@ -172,8 +172,8 @@ def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         http=ImpatientHTTP,
         ws=ImpatientWebsocket,
         ws_max_size=settings.max_body_bytes,
-        ws_ping_interval=10,
-        ws_ping_timeout=10,
+        # The protocol has pings of its own (server/transports/websocket.py): one kind is enough for a thousand idle sockets.
+        ws_ping_interval=None,
         ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,

@@ -1,8 +1,7 @@
 """GraphQL over websocket: the graphql-transport-ws protocol, on the path of the HTTP view.
 
 Many operations share a socket; each runs in a task of its own, which ends with the operation or the socket. A socket that says
-nothing is pinged, by a frame of websocket (server/impatient.py) and by a message of the protocol, and closed when
-neither is answered.
+nothing is pinged by a message of the protocol, and closed when that is not answered.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -66,6 +68,42 @@ async def test_a_lock_that_another_holds_for_long_is_waited_for_again(
         await pool.close()
 
 
+async def test_a_connection_at_hand_that_was_closed_is_not_used(dsn: str) -> None:
+    pool, other = Pool(dsn, size=1, patience=0), await asyncpg.connect(dsn)
+    await pool.open()
+
+    async def pid(connection: asyncpg.Connection) -> int:
+        return connection.get_server_pid()
+
+    try:
+        first = await pool.run(pid)
+        assert await pool.run(pid) == first
+        await other.execute("select pg_terminate_backend($1, 5000)", first)
+        await other.execute("select 1")  # The loop has heard of it by then.
+        assert await pool.run(pid) != first
+    finally:
+        await other.close()
+        await pool.close()
+
+
+async def test_who_waits_for_a_connection_has_it_when_another_is_done(dsn: str) -> None:
+    pool, done = Pool(dsn, size=1, patience=0), asyncio.Event()
+    await pool.open()
+
+    async def long(_: object) -> None:
+        await done.wait()
+
+    try:
+        first, second = asyncio.create_task(pool.run(long)), asyncio.create_task(pool.fetch("select 1 as one"))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        done.set()
+        await first
+        assert (await asyncio.wait_for(second, 5))[0]["one"] == 1
+    finally:
+        await pool.close()
+
+
 async def test_a_refused_transaction_leaves_nothing(dsn: str) -> None:
     pool = Pool(dsn, size=1)
     await pool.open()
@@ -99,10 +137,12 @@ async def test_plans_are_made_anew_after_a_second_of_work_or_ten_of_little(
         await pool.fetch("select 1")
         clock += 1.5
         await pool.fetch("select 2")
+        await asyncio.sleep(0)  # asyncpg tells what was said a turn later.
         assert said == ["select 1", "select 2"]
         # Little was done with them: they are kept for longer.
         clock += 9.0
         await pool.fetch("select 3")
+        await asyncio.sleep(0)
         assert said[2:] == [REPLAN, "select 3"]
 
         async def long(connection: asyncpg.Connection) -> None:
@@ -115,6 +155,7 @@ async def test_plans_are_made_anew_after_a_second_of_work_or_ten_of_little(
         busy = 0.2
         await pool.run(long)
         await pool.fetch("select 5")
+        await asyncio.sleep(0)
         assert said[4:] == ["select 4", REPLAN, "select 5"]
     finally:
         await pool.close()

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from server.serve import uvicorn_config
 from tests.support.crew import COMPLETE, CREATE
 from tests.support.fault_proxy import fault_proxy
 from tests.support.node import Program, program
@@ -218,20 +217,11 @@ async def test_both_sides_of_graphql_ws_answer_pings(server_here: Served, monkey
             assert await lively.hear("pong") is True
 
 
-@pytest.mark.parametrize("pings", ["frames", "messages"])
 async def test_a_client_that_was_frozen_is_let_go_and_goes_on_when_it_wakes(
-    dsn: str, monkeypatch: pytest.MonkeyPatch, pings: str
+    dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if pings == "messages":
-        monkeypatch.setattr("server.transports.websocket.INIT_SECONDS", 0.05)
-        monkeypatch.setattr("server.transports.websocket.PING_SECONDS", 0.3)
-
-    def impatient(*given: Any) -> Any:
-        config = uvicorn_config(*given)
-        config.ws_ping_interval = config.ws_ping_timeout = 0.3 if pings == "frames" else None
-        return config
-
-    monkeypatch.setattr("tests.support.streams.uvicorn_config", impatient)
+    monkeypatch.setattr("server.transports.websocket.INIT_SECONDS", 0.05)
+    monkeypatch.setattr("server.transports.websocket.PING_SECONDS", 0.3)
     async with served(dsn) as server, client("ws", server.url) as ours:
         log = watch(ours, resume="variables")
         await log.begun()
