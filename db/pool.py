@@ -151,7 +151,8 @@ class Pool:
         """A connection: the one used last, if that still stands."""
         while self._at_hand:
             connection = self._at_hand.pop()
-            if not connection.is_closed():
+            # asyncpg takes one that was lost back by itself.
+            if connection._con is not None and not connection.is_closed():
                 return connection
             await pool.release(connection)
         self._asking += 1
