@@ -4,8 +4,9 @@
 
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
-poll, `crew_ws` by websocket. In each round all take turns in random order. `--snapshot`: a drain while another transaction
-holds a snapshot. Prints medians, and Crew over the best of the others as the median of each round's ratio.
+poll, `crew_ws` by websocket. `bare` is none: the least that a queue behind HTTP can do (bench/bare_queue.py), for what can be
+reached at all. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot. Prints
+medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from bench.harness import OURS
+from bench.harness import BARE, OURS
 from bench.results import Figure, add_argument, save, spread
 
 ROUND = {
@@ -49,8 +50,8 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
         run = ["bash", "-c", command, "bash", script, str(home), sys.executable, *given]
         subprocess.run(run, cwd=home, check=True, stdout=sys.stderr)
 
-    harness("setup", *OURS)
-    everyone = [*OURS, *peers]
+    harness("setup", *OURS, BARE)
+    everyone = [*OURS, BARE, *peers]
     harness("round", *everyone, "--rounds", str(rounds), "--parts", "enqueue1,enqueue10,drain1,drain2,latency")
     if snapshot:
         harness("longtx", *everyone, "--rounds", "1", "--jobs", "100000", "--cap", "40")
@@ -70,13 +71,13 @@ def kept(found: Values, peers: list[str]) -> list[Figure]:
     figures = []
     for name, by_peer in found.items():
         rounds = sorted(set.intersection(*(set(values) for values in by_peer.values())))
-        series = {who: [by_peer[who][n] for n in rounds] for who in (*OURS, *peers) if who in by_peer}
+        series = {who: [by_peer[who][n] for n in rounds] for who in (*OURS, BARE, *peers) if who in by_peer}
         figures.append(Figure(name, (ROUND | SNAPSHOT)[name][2], series))
     return figures
 
 
 def table(found: Values, peers: list[str]) -> list[str]:
-    everyone = [*OURS, *peers]
+    everyone = [*OURS, BARE, *peers]
     lines = [
         f"| | {' | '.join(everyone)} | best of ours / best of the others |",
         f"|---|{'---:|' * (len(everyone) + 1)}",

@@ -2,8 +2,9 @@
 
     python -P bench/harness.py HARNESS_DIR PYTHON round|longtx …
 
-HARNESS_DIR/bench.py is taken as it is, with two peers more: `crew` (works by long poll) and `crew_ws` (by websocket). PYTHON is
-the interpreter with Crew in it. Each measurement of theirs has a fresh database, and a fresh server process on it.
+HARNESS_DIR/bench.py is taken as it is, with three peers more: `crew` (works by long poll), `crew_ws` (by websocket) and `bare`
+(bench/bare_queue.py). PYTHON is the interpreter with Crew in it. Each measurement of theirs has a fresh database, and a fresh
+server process on it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"crew": "long-poll", "crew_ws": "websocket"}
+BARE = "bare"
+"""No peer, but what no peer behind an HTTP API is faster than."""
 
 
 class Server:
@@ -32,10 +35,10 @@ class Server:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
 
-    def run(self, dsn: str, *command: str) -> subprocess.Popen[bytes]:
+    def run(self, dsn: str, module: str, *command: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "DATABASE_URL": dsn}
         return subprocess.Popen(
-            [self._python, "-m", "server.cli", *command], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+            [self._python, "-m", module, *command], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
         )
 
     def stop(self) -> None:
@@ -44,8 +47,9 @@ class Server:
             self._process.wait(60)
             self._process = None
 
-    def start(self, dsn: str) -> None:
-        self._process = self.run(dsn, "serve", "--port", str(self._port))
+    def start(self, dsn: str, peer: str) -> None:
+        command = ["bench.bare_queue"] if peer == BARE else ["server.cli", "serve", "--port"]
+        self._process = self.run(dsn, *command, str(self._port))
         give_up = time.monotonic() + 60
         while True:
             try:
@@ -64,17 +68,18 @@ def main() -> None:
     harness: dict[str, Any] = {"__name__": "harness", "__file__": str(home / "bench.py")}
     exec(compile(source, str(home / "bench.py"), "exec"), harness)
     server = Server(python)
+    ours = {**OURS, BARE: BARE}
     theirs = {name: harness[name] for name in ("cmdline", "env", "reset", "setup")}
 
     def cmdline(peer: str, cmd: str, **given: Any) -> list[str]:
-        if peer not in OURS:
+        if peer not in ours:
             return theirs["cmdline"](peer, cmd, **given)
         pairs = [text for name, value in given.items() for text in (f"--{name}", str(value))]
         return [python, "-P", str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
 
     def env(peer: str, d: str | None = None) -> dict[str, str]:
         found: dict[str, str] = theirs["env"](peer, d)
-        if peer in OURS:
+        if peer in ours:
             path = os.pathsep.join([str(home), str(ROOT / "sdk/python/src"), str(ROOT)])
             found = {**found, "CREW_URL": server.url, "PYTHONPATH": path}
         return found
@@ -82,18 +87,19 @@ def main() -> None:
     def reset(peer: str, sync: str) -> None:
         server.stop()
         theirs["reset"](peer, sync)
-        if peer in OURS:
-            server.start(f"{harness['BASE']}/b_{peer}")
+        if peer in ours:
+            server.start(f"{harness['BASE']}/b_{peer}", peer)
 
     def setup(peer: str) -> None:
-        if peer not in OURS:
+        if peer not in ours:
             theirs["setup"](peer)
             return
         harness["admin"](f"drop database if exists t_{peer} (force)", f"create database t_{peer}")
-        assert server.run(f"{harness['BASE']}/t_{peer}", "migrate").wait(60) == 0
+        if peer != BARE:
+            assert server.run(f"{harness['BASE']}/t_{peer}", "server.cli", "migrate").wait(60) == 0
 
     harness.update(cmdline=cmdline, env=env, reset=reset, setup=setup)
-    for peer, transport in OURS.items():
+    for peer, transport in ours.items():
         harness["CFG"][peer] = {
             "drain": {"concurrency": 1000, "transport": transport},
             "latency": {"concurrency": 10, "transport": transport},

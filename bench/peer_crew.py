@@ -1,6 +1,6 @@
-"""Crew as one more peer of the harness: produced and worked on through the public API, with our Python SDK.
+"""Crew as one more peer of the harness: produced and worked on through the public API, with our Python SDK. And the bare queue.
 
-Called by bench.beside_peers with the harness's own arguments (`peer_py.py` there): enqueue, bulk, worker, latency. CREW_URL names
+Called by bench.harness with the harness's own arguments (`peer_py.py` there): enqueue, bulk, worker, latency. CREW_URL names
 the server.
 """
 
@@ -13,13 +13,17 @@ import logging
 import os
 from typing import Any
 
+import orjson
 import peer_py  # type: ignore[import-not-found]  # the harness's: when handlers start, and what a job carries
 import uvloop
 
 from crew_worker import Crew
+from crew_worker.group import AT_ONCE, PIECE
+from crew_worker.http import Http
+from crew_worker.pool import COURIERS
 
 
-class Peer:
+class CrewPeer:
     async def open(self, clients: int) -> None:
         """Each client has its own connection and its own group."""
         self._clients = [Crew() for _ in range(clients)]
@@ -49,6 +53,46 @@ class Peer:
         await crew.work()
 
 
+class BarePeer:
+    """The client of bench.bare_queue: as many calls at once, and as large, as the SDK's; with what is sent and nothing else."""
+
+    async def open(self, clients: int) -> None:
+        self._clients = [_Bare() for _ in range(clients)]
+
+    async def enqueue(self, t0: int, client: int) -> None:
+        await self._clients[client].post("create", tasks=[peer_py.pay(t0)])
+
+    async def bulk(self, tasks: int, chunk: int = 0) -> None:
+        left = [min(PIECE, tasks - begin) for begin in range(0, tasks, PIECE)]
+
+        async def send() -> None:
+            while left:
+                await self._clients[0].post("create", tasks=[peer_py.pay(0) for _ in range(left.pop())])
+
+        await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+
+    async def worker(self, options: dict[str, Any], tag: str) -> None:
+        peer_py.gate(tag)
+        await asyncio.gather(*(self._courier(options["concurrency"] // COURIERS) for _ in range(COURIERS)))
+
+    async def _courier(self, limit: int) -> None:
+        client, lease = _Bare(), None
+        while True:
+            leased = await client.post("work", lease=lease, limit=limit, wait=20)
+            lease = leased["lease"]
+            for task in leased["inputs"]:
+                peer_py.hit(task["t"])
+
+
+class _Bare:
+    def __init__(self) -> None:
+        headers = {"content-type": "application/json"}
+        self._paths = {name: Http(f"{os.environ['CREW_URL']}/{name}", headers) for name in ("create", "work")}
+
+    async def post(self, path: str, **given: Any) -> Any:
+        return orjson.loads((await self._paths[path].post(orjson.dumps(given), silence=60)).content)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("peer")
@@ -62,7 +106,7 @@ def main() -> None:
     given = arguments.parse_args()
     given.cfg = json.dumps(given.cfg)
     logging.disable(logging.WARNING)
-    peer_py.PEERS[given.peer] = Peer
+    peer_py.PEERS[given.peer] = BarePeer if given.peer == "bare" else CrewPeer
     uvloop.run(peer_py.main(given))
 
 
