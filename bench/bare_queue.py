@@ -3,8 +3,8 @@
     DATABASE_URL=… python -m bench.bare_queue PORT
 
 `POST /create {"tasks": [input, …]}` and `POST /work {"lease": id or null, "limit": n, "wait": seconds}`, which ends what was leased
-and answers the next `{"lease": id, "inputs": […]}`. Durable, with a lease row for each batch and a row for each task that is done; but
-no ids, groups, channels, retries, results, events or checks. bench.harness starts it beside Crew and the peers.
+and answers the next `{"lease": id, "inputs": […]}`. Durable, with a lease row for each batch and a row for each task that is
+done; but no ids, groups, channels, retries, results, events or checks. bench.harness starts it beside Crew and the peers.
 """
 
 from __future__ import annotations

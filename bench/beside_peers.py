@@ -5,8 +5,8 @@
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
 poll, `crew_ws` by websocket. `bare` is none: the least that a queue behind HTTP can do (bench/bare_queue.py), for what can be
-reached at all. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot. Prints
-medians, and Crew over the best of the others as the median of each round's ratio.
+reached at all. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot.
+Prints medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
 from __future__ import annotations
