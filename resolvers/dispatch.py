@@ -2,7 +2,8 @@
 
 A claim waits here, not in the database: a thousand idle workers make no query. A round is one statement for one set of
 channels; it runs when somebody asks who has not been tried, when tasks become ready (`wake`), and, as the floor, when a
-poll finds something ready that no hint told of.
+poll finds something ready that no hint told of. Rounds of sets that have no channel in common run side by side: a channel in
+which much must be passed over holds none of the others up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +35,10 @@ from resolvers.take import ROUND, Taker
 
 _AT_END = ((1 << 31) - 1, 0)
 """No task stands there: nothing new is ready, but look."""
+_AT_ONCE = 4
+"""Rounds; more would take the connections from what workers hand in."""
+_AHEAD = 64
+"""Among so many sets, in the order in which they came, the next round is looked for."""
 OFFER_SECONDS = 10.0
 """How long a pushed lease waits for a call that confirms it."""
 Channels = tuple[str, ...]
@@ -90,12 +96,13 @@ class Dispatcher:
     _waiting: dict[Channels, dict[_Waiter, None]] = field(default_factory=dict)
     """By channels, in order."""
     _by_claim_id: dict[UUID, _Waiter] = field(default_factory=dict)
-    _dirty: set[Channels] = field(default_factory=set)
+    _dirty: dict[Channels, None] = field(default_factory=dict)
+    """Sets of channels for which a round is to run, in order."""
     _dry: dict[Channels, float] = field(default_factory=dict)
     """Since when a set of channels is known to hold nothing."""
     _wakes: int = 0
-    _in_round: Channels = ()
-    _running: asyncio.Task[None] | None = None
+    _rounds: dict[Channels, asyncio.Task[None]] = field(default_factory=dict)
+    """Those that run."""
     _draining: bool = False
 
     def __post_init__(self) -> None:
@@ -138,9 +145,12 @@ class Dispatcher:
         try:
             await asyncio.wait([waiter.answer], timeout=claim.wait)
             # What is in a round just now may yet get something.
-            while not waiter.answer.done() and self._running is not None and waiter not in self._queue(waiter):
-                rounds: list[asyncio.Future[Any]] = [waiter.answer, self._running]
-                await asyncio.wait(rounds, return_when=asyncio.FIRST_COMPLETED)
+            while not waiter.answer.done() and waiter not in self._queue(waiter):
+                running = self._rounds.get(waiter.claim.channels)
+                if running is None:
+                    break
+                ends: list[asyncio.Future[Any]] = [waiter.answer, running]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not waiter.answer.done() and not claim.wait:
                 self._give_up(waiter)
             if waiter.answer.done():
@@ -226,7 +236,7 @@ class Dispatcher:
         self._wakes += 1
         self._taker.told(places)
         names = {self.core.channels.name.get(channel) for channel, _, _ in places}
-        woken = [c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c) or None in names]
+        woken = [c for c in (*self._waiting, *self._rounds) if not names.isdisjoint(c) or None in names]
         for channels in [c for c in self._dry if not names.isdisjoint(c) or None in names]:
             del self._dry[channels]
         self._kick(woken)
@@ -235,13 +245,11 @@ class Dispatcher:
         """Hints may have been lost: all who wait look, from the start of each channel."""
         self._taker.sweep()
         self._dry.clear()
-        self._kick([*self._waiting, self._in_round])
+        self._kick([*self._waiting, *self._rounds])
 
-    def _kick(self, sets: list[Channels]) -> None:
-        self._dirty.update(sets)
-        self._dirty.discard(())
-        if self._running is None and self._dirty:
-            self._running = asyncio.create_task(self._run())
+    def _kick(self, sets: Iterable[Channels]) -> None:
+        self._dirty.update(dict.fromkeys(sets))
+        self._begin()
 
     def drain(self) -> None:
         """The server stops: those who wait are answered now, and nobody waits any more."""
@@ -258,7 +266,7 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """No round runs."""
-        return self._running is None
+        return not self._rounds
 
     async def floor(self) -> None:
         """One poll under all hints."""
@@ -281,25 +289,31 @@ class Dispatcher:
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        try:
-            while self._dirty:
-                channels = self._dirty.pop()
+    def _begin(self) -> None:
+        """The rounds that can: none overtakes one that came before it and has a channel in common with it."""
+        before = {channel for channels in self._rounds for channel in channels}
+        for channels in list(islice(self._dirty, _AHEAD)):
+            if len(self._rounds) == _AT_ONCE:
+                return
+            if before.isdisjoint(channels):
+                del self._dirty[channels]
                 waiters = self._take(channels)
                 if not waiters:
                     continue
-                self._in_round = channels
-                try:
-                    await self._round(channels, waiters)
-                except Exception as error:
-                    for waiter in waiters:
-                        self._remove(waiter)
-                        if not waiter.answer.done():
-                            waiter.answer.set_exception(error)
-                finally:
-                    self._in_round = ()
+                self._rounds[channels] = asyncio.create_task(self._run(channels, waiters))
+            before.update(channels)
+
+    async def _run(self, channels: Channels, waiters: list[_Waiter]) -> None:
+        try:
+            await self._round(channels, waiters)
+        except Exception as error:
+            for waiter in waiters:
+                self._remove(waiter)
+                if not waiter.answer.done():
+                    waiter.answer.set_exception(error)
         finally:
-            self._running = None
+            del self._rounds[channels]
+            self._begin()
 
     def _take(self, channels: Channels) -> list[_Waiter]:
         """The waiters of one round. They stay listed in `_by_claim_id`, so that a copy that comes now finds its twin."""
@@ -310,7 +324,7 @@ class Dispatcher:
             n += 1
         if waiters[n:]:
             self._waiting[channels] = dict.fromkeys(waiters[n:])
-            self._dirty.add(channels)
+            self._dirty[channels] = None
         return waiters[:n]
 
     async def _round(self, channels: Channels, waiters: list[_Waiter]) -> None:
@@ -370,7 +384,7 @@ class Dispatcher:
         if limited:
             names = {self.core.channels.name.get(channel) for channel in limited}
             self._dry = {c: since for c, since in self._dry.items() if names.isdisjoint(c)}
-            self._kick([c for c in (*self._waiting, self._in_round) if not names.isdisjoint(c)])
+            self._kick([c for c in (*self._waiting, *self._rounds) if not names.isdisjoint(c)])
         return [(channel, *_AT_END) for channel in limited]
 
     async def _look_up(self, hungry: Iterable[_Waiter]) -> None:

@@ -44,7 +44,7 @@ _AHEAD = 10
 """For so many claims like this one."""
 _LATE_FLOORS = 2
 """So many floor polls late, a claim looks from the start itself."""
-_LOOK_SHARE = 20
+_LOOK_SHARE = 100
 """Looking from the start of the channels takes one part in so many of the time."""
 
 
@@ -56,7 +56,7 @@ class Taker:
     _front: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The remembered key: where to look from in each channel. Rows before it are dead, or told of by `wake`."""
     _told: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """The first place of each channel that was told of since the last claim began, which may not have seen it."""
+    """The first place of each channel that was told of since the last claim there began, which may not have seen it."""
     _best: dict[tuple[int, ...], list[Place]] = field(default_factory=dict)
     """Many channels → where the best of their tasks stand that no claim was sent for, the best first."""
     _in_full: float = 0.0
@@ -94,7 +94,8 @@ class Taker:
         """What is claimed in these channels. Raises asyncpg.UniqueViolationError, and takes nothing, when another server took one
         of the claim ids meanwhile."""
         looking, start = self._starts(numbers, self.core.rhythm.floor * _LATE_FLOORS)
-        self._told.clear()
+        for number in numbers:
+            self._told.pop(number, None)
         limits: list[int] | None = None
         if len(start) > _FEW:
             share = await self._share(start, sum(r.limit for r in requests))

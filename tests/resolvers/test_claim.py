@@ -440,3 +440,32 @@ async def test_a_task_that_is_deleted_before_its_claim_is_answered_is_left_out(
     monkeypatch.setattr(crew.services.dispatcher, "claim", and_delete)
     given = {"workerId": "w", "channels": ["c"], "limit": 2}
     assert names((await crew.ask(RARE, input=given))["claimTasks"]["leases"]) == ["b"]
+
+
+async def test_a_claim_that_takes_long_holds_up_none_of_other_channels(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none with a channel in common overtakes another."""
+    taker, gates, order = crew.services.dispatcher._taker, {}, []
+    take = taker.take
+
+    async def slowly(numbers: list[int], requests: list[Any]) -> list[Any]:
+        names = tuple(sorted(crew.services.core.channels.name[n] for n in numbers))
+        order.append(names)
+        if names in gates:
+            await gates[names].wait()
+        return await take(numbers, requests)
+
+    await crew.create(*({"name": c, "channel": c} for c in ("slow", "other", "fast")))
+    monkeypatch.setattr(taker, "take", slowly)
+    gates["slow",] = asyncio.Event()
+    slow = asyncio.create_task(crew.claim(1, ("slow",)))
+    await until(lambda: asyncio.sleep(0, order == [("slow",)]))
+    both = asyncio.create_task(crew.claim(2, ("slow", "other")))
+    assert names(await crew.claim(1, ("fast",))) == ["fast"]
+    late = asyncio.create_task(crew.claim(1, ("other",)))
+    assert names(await crew.claim(1, ("fast",))) == []
+    assert not any(one.done() for one in (slow, both, late))
+    gates["slow",].set()
+    assert [names(await one) for one in (slow, both, late)] == [["slow"], ["other"], []]
+    assert [o for o in order if "fast" not in o][:2] == [("slow",), ("other", "slow")]

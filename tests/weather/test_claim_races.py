@@ -131,7 +131,7 @@ async def test_a_copy_of_a_claim_that_waits_at_another_server_is_answered_the_sa
 
 async def all_tried(crew: Crew) -> bool:
     """A claim waits, and no round is in hand: those in a round are not counted as waiting."""
-    return crew.services.dispatcher.waiting == 1 and crew.services.dispatcher._running is None
+    return crew.services.dispatcher.waiting == 1 and crew.services.dispatcher.idle
 
 
 async def test_a_unique_violation_of_one_claim_id_does_not_cost_the_others_of_the_round(dsn: str) -> None:
