@@ -62,7 +62,7 @@ class Creator:
     gather: Gather[list[Call], list[Made]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gather = Gather(self._flush, weigh=lambda calls: sum(1 + len(c.drafts) for c in calls), width=2)
+        self.gather = Gather(self._flush, weigh=_weight, width=2, beside=500)
 
     async def groups(self, groups: Sequence[Any], path: Path, *, many: bool) -> list[Made]:
         """createTaskGroup(s): each with its tasks; all of them or none."""
@@ -421,6 +421,10 @@ class Creator:
                 {d.workgroup for c in calls for d in c.drafts if d.workgroup is not None}
             ),
         )
+
+
+def _weight(calls: list[Call]) -> int:
+    return sum(1 + len(call.drafts) for call in calls)
 
 
 class Alone(CrewError):

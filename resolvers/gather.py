@@ -14,7 +14,8 @@ class Gather(Generic[Item, Answer]):
     """`flush` gets what came in since the last flush began, and answers each item or gives its exception.
 
     `weigh` counts what an item brings; one flush takes items until their weight passes `heaviest`.
-    `width` flushes may run at once: two hide the time that a commit takes.
+    `width` flushes may run at once, where as much as `beside` waits: two hide the time that a commit takes, but of little each
+    costs as much as one of all.
     """
 
     def __init__(
@@ -24,19 +25,24 @@ class Gather(Generic[Item, Answer]):
         weigh: Callable[[Item], int] = lambda _: 1,
         heaviest: int = 5000,
         width: int = 1,
+        beside: int = 0,
     ) -> None:
         self._flush = flush
         self._weigh = weigh
         self._heaviest = heaviest
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._weight = 0
+        """Of what waits."""
         self._width = width
+        self._beside = beside
         self._running: set[asyncio.Task[None]] = set()
 
     async def add(self, item: Item) -> Answer:
         """The answer for `item`. A caller that is cancelled does not undo it: once taken, it is done."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._width:
+        self._weight += self._weigh(item)
+        if not self._running or (len(self._running) < self._width and self._weight >= self._beside):
             self._running.add(asyncio.create_task(self._run()))
         return await future
 
@@ -70,4 +76,5 @@ class Gather(Generic[Item, Answer]):
             weight += self._weigh(self._waiting[n][0])
             n += 1
         batch, self._waiting = self._waiting[:n], self._waiting[n:]
+        self._weight -= weight
         return batch

@@ -68,6 +68,7 @@ async def _messages(
 
 async def _send_all(messages: AsyncGenerator[Told, None], send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    await _write(send, b"")  # The head goes out with it.
     coming = asyncio.ensure_future(anext(messages))
     try:
         while True:

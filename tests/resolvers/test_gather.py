@@ -207,3 +207,24 @@ async def test_an_item_that_comes_as_the_last_flush_ends_is_flushed() -> None:
             return await gather.add(await gather.add(first))
 
         assert await asyncio.wait_for(asyncio.gather(*(twice(n) for n in range(5))), 5) == list(range(5))
+
+
+async def test_a_second_flush_begins_beside_the_first_only_for_much() -> None:
+    flushes: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def flush(items: list[int]) -> Sequence[int]:
+        flushes.append(items)
+        await gate.wait()
+        return items
+
+    gather: Gather[int, int] = Gather(flush, weigh=lambda n: n, width=2, beside=10)
+    calls = []
+    for n in (1, 4, 5, 6, 7):
+        calls.append(asyncio.create_task(gather.add(n)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert flushes == [[1], [4, 5, 6]]
+    gate.set()
+    assert await asyncio.gather(*calls) == [1, 4, 5, 6, 7]
+    assert flushes == [[1], [4, 5, 6], [7]]
