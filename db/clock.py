@@ -100,11 +100,11 @@ async def forget_claims(pool: Pool, ns: int) -> None:
 
 async def ready_channels(
     pool: Pool, ns: int, start: list[Place], claim_ids: list[UUID]
-) -> tuple[set[int], list[ClaimedBefore]]:
-    """Those of these channels that hold something; and of these claims, those that took something."""
+) -> tuple[list[Place], list[ClaimedBefore]]:
+    """The first place of each of these channels that hold something; and of these claims, those that took something."""
     sql = statement("clock", "ready_channels")
     rows = await pool.fetch(sql, ns, [s[0] for s in start], [s[1] for s in start], [s[2] for s in start], claim_ids)
-    ready = {row["channel"] for row in rows if row["claim_id"] is None}
+    ready = [(row["channel"], row["rank"], row["no"]) for row in rows if row["claim_id"] is None]
     taken = [row for row in rows if row["claim_id"] is not None]
     return ready, [ClaimedBefore(row["claim_id"], row["lease_no"], row["asked"]) for row in taken]
 

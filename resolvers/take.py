@@ -102,7 +102,8 @@ class Taker:
             start = [place for place in start if place[0] in share] or start[:1]
             limits = [share.get(place[0], 1) for place in start]
         rows = await self._take_tasks(start, requests, limits)
-        self._looked(looking)
+        if looking is not None:
+            self._looked(looking)
         if limits is not None and len(rows) < sum(limits):
             # Somebody else took some, or they are held now.
             self._best.pop(tuple(numbers), None)
@@ -170,8 +171,12 @@ class Taker:
             return set(), []
         looking, start = self._starts(numbers, 0.0)
         found, taken = await ready_channels(self.core.pool, self.core.ns, start, claim_ids)
-        self._looked(looking, dry={*numbers} - found)
-        return found, taken
+        for channel, rank, no in found:
+            if channel in self._front:
+                self._front[channel] = min(self._front[channel], (rank, no - 1))
+        if looking is not None:
+            self._looked(looking, numbers)
+        return {channel for channel, _, _ in found}, taken
 
     def _starts(self, numbers: list[int], late: float) -> tuple[float | None, list[Place]]:
         """Where to look from in each channel. From the start once in a while (unless that is less than `late` overdue), in case
@@ -182,12 +187,11 @@ class Taker:
             return None, [(n, *self._front.get(n, _FROM_START)) for n in numbers]
         return now, [(n, *_FROM_START) for n in numbers]
 
-    def _looked(self, began: float | None, dry: Collection[int] = ()) -> None:
-        """Where a look from the start found something, or did not look, the next claim does."""
-        if began is not None:
-            self._front = {n: place for n, place in self._front.items() if n in dry}
-            ended = time.monotonic()
-            self._next_look = ended + max(self.core.rhythm.floor, (ended - began) * _LOOK_SHARE)
+    def _looked(self, began: float, numbers: Collection[int] = ()) -> None:
+        """Where this look did not look, the next claim does."""
+        self._front = {n: place for n, place in self._front.items() if n in numbers}
+        ended = time.monotonic()
+        self._next_look = ended + max(self.core.rhythm.floor, (ended - began) * _LOOK_SHARE)
 
     def _remember(self, rows: list[ClaimedRow]) -> None:
         for row in rows:

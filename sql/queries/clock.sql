@@ -132,20 +132,21 @@ gone as (delete from claim c where c.ns = $1 and c.ended_at < now() - interval '
 select (select count(*)::int from ended) as ended, (select count(*)::int from gone) as gone;
 
 -- name: ready_channels
--- The floor poll: which of these channels hold something that could be claimed, and what claims with these ids took.
+-- The floor poll: the first of each of these channels that could be claimed, and what claims with these ids took.
 -- $1 ns $2 channels; where to start in each: $3 ranks $4 numbers; $5 claim ids
-select c.channel, null::uuid as claim_id, null::bigint as lease_no, null::text as asked
+select c.channel, f.rank, f.no, null::uuid as claim_id, null::bigint as lease_no, null::text as asked
 from unnest($2::int[], $3::int[], $4::bigint[]) as c(channel, rank, no)
-where exists (
-  select from ready r
+cross join lateral (
+  select r.rank, r.no from ready r
   where r.ns = $1 and r.channel = c.channel and (r.rank, r.no) > (c.rank, c.no)
     and not coalesce(r.workgroup = any (array(select o.workgroup from hold o where o.ns = $1 and o.until > now())), false)
     and (r.admitted or not coalesce(r.workgroup = any (array(select p.ref from cap p where p.ns = $1 and p.kind = 2)), false))
     and ((select not exists (select from pause p where p.ns = $1 and p.kind < 3)) or not exists (
-      select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no)))))
-  and c.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
+      select from pause p where p.ns = $1 and (p.kind, p.ref) in ((1, r.no), (2, r.group_no))))
+  order by r.rank, r.no limit 1) f
+where c.channel not in (select p.ref from pause p where p.ns = $1 and p.kind = 3)
 union all
-select null, claim_id, lease_no, asked from claim where ns = $1 and claim_id = any ($5::uuid[]);
+select null, null, null, claim_id, lease_no, asked from claim where ns = $1 and claim_id = any ($5::uuid[]);
 
 -- name: fold_events
 -- Counts by channel and workgroup, folded from the events by whoever takes the row. The locked row may be newer than
