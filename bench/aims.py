@@ -54,6 +54,8 @@ class Judged:
 
     values: list[float]
     met: bool
+    bare: float | None = None
+    """The median of what does the least that could be called the same (series `bare`), where that was measured beside it."""
 
     @property
     def median(self) -> float:
@@ -90,12 +92,15 @@ class Aim:
         found = self.values.values(figure, self.more)
         median = statistics.median(found)
         met = median >= self.bound if self.more else median <= self.bound
-        return Judged(found, met)
+        barest = replace(self.values, ours=(BARE,))
+        bare = statistics.median(barest.values(figure, self.more)) if BARE in figure.series else None
+        return Judged(found, met, bare)
 
 
 CREATION, DRAIN, LATENCY, GROWTH = "creation", "drain", "pick-up latency", "growth"
 FAULTS, HTTP, FANOUT = "faults", "HTTP", "fan-out"
 GROUPS = (CREATION, DRAIN, LATENCY, GROWTH, FAULTS, HTTP, FANOUT)
+BARE = "bare"
 PEERS = ("graphile", "pgqueuer", "absurd", "pgboss")
 
 _ours = best("crew", "crew_ws")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bench.aims import AIMS, PEERS, best
+from bench.aims import AIMS, BARE, PEERS, best
 from bench.results import Figure, Results
 
 LESS_IS_BETTER = ("s", "ms", "µs", "µs/task")
@@ -32,17 +32,22 @@ class Plot:
     ratios: bool = False
     """One panel of all ratios, instead of one for each figure."""
     curve: bool = False
+    without: str = ""
+    """A series that would make the others' bars too small to compare."""
 
     def panels(self, source: Source, results: Results) -> list[Panel]:
         figures = [f for f in results.figures if self.wanted(f)]
         if not self.ratios:
-            return [Panel(f.name, f.unit, f.series, _limit(results.source, f), self.curve) for f in figures]
+            return [Panel(f.name, f.unit, self._shown(f), _limit(results.source, f), self.curve) for f in figures]
         ratios = {
             f.name if len(f.series) < 3 else f"{f.name}: {who}": values
             for f in figures
             for who, values in source.ratios(f).items()
         }
         return [Panel(f"over {source.said}", "×", ratios, line=1.0)] if ratios else []
+
+    def _shown(self, figure: Figure) -> dict[str, list[float]]:
+        return {who: values for who, values in figure.series.items() if who != self.without}
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ SOURCES: Mapping[str, Source] = {
         PEERS,
         "the best of the peers",
         (
-            Plot("creation", lambda figure: figure.name.startswith("create")),
-            Plot("drain", lambda figure: "drain" in figure.name or "tenth" in figure.name),
+            Plot("creation", lambda figure: figure.name.startswith("create"), without=BARE),
+            Plot("drain", lambda figure: "drain" in figure.name or "tenth" in figure.name, without=BARE),
             Plot("latency", lambda figure: figure.name.startswith("pick-up")),
         ),
     ),

@@ -73,3 +73,26 @@ async def test_everyday_tasks_are_made_as_the_general_statement_makes_them(dsn: 
         assert sorted(one["made up to"]) == [False] + [True] * groups
     finally:
         await c.close()
+
+
+@pytest.mark.parametrize("group_no", [7, 8])
+async def test_one_task_alone_is_made_as_the_general_statement_makes_it(dsn: str, group_no: int) -> None:
+    """Nothing where its group is gone."""
+    c = await asyncpg.connect(dsn)
+    try:
+        await c.execute(
+            "insert into task_group (ns, group_no, id, name, made_upto) values (1, 7, gen_random_uuid(), 'old', 0)"
+        )
+        (task,) = everyday(1, group_no=group_no)
+        batch = Batch([], [replace(task, workgroup=3, rank=-2, input='{"n": 1}', metadata='{"m": 1}')])
+        said: list[str] = []
+        async with c.transaction():
+            with c.query_logger(lambda record: said.append(record.query)):
+                one = await made_by(c, batch)
+                other = await made_by(c, general(batch))
+        assert ["/* create_ready_task */" in query for query in said if "insert into task (" in query] == [True, False]
+        assert [row.pop("weight") for row in one["task"] + other["task"]] == ([1, 2] if group_no == 7 else [])
+        assert one == other
+        assert len(one["answered"]) == (group_no == 7)
+    finally:
+        await c.close()

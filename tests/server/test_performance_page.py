@@ -39,6 +39,13 @@ def test_where_less_is_better_the_lowest_counts_and_the_bound_is_the_most():
     assert not judged.met
 
 
+def test_what_a_bare_one_reaches_stands_beside_it():
+    bare = Figure("create", "tasks/s", {**CREATED.series, "bare": [40, 100, 90]})
+    judged = aim(1.5).judged(kept(bare))
+    assert judged is not None
+    assert (judged.median, judged.bare) == (1.5, 3.0)
+
+
 def test_an_aim_that_was_not_measured_is_not_judged():
     assert aim(1).judged({}) is None
     assert aim(1).judged(kept()) is None
@@ -62,7 +69,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path):
 
 def test_the_page_shows_aims_tables_and_limits():
     text = page(kept(CREATED), "Commits.\n")
-    assert "| create in bulk, over the best peer | ≥ × 1.1 | – | not measured |" in text
+    assert "| create in bulk, over the best peer | ≥ × 1.1 | – | – | not measured |" in text
     assert "| create, tasks/s | crew | 30.00 (20.00 – 40.00) | 1.50 (0.67 – 1.60) |" in text
     assert "## Where the time goes\n\nCommits.\n\n## " in text
 
