@@ -37,7 +37,7 @@ from db.create import Batch, NewTaskRow, create_tasks
 from db.migrate import migrate
 from db.pool import SESSION
 from resolvers.draft import new_id
-from server.operations import _DIGITS, _LONG_NUMBER
+from server.operations import _DIGITS, _LONG, _LONG_BELOW_ZERO
 
 ROOT = Path(__file__).resolve().parent.parent
 BEFORE, SDK, NOW = "before", "SDK of today", "SDK and server of today"
@@ -161,7 +161,7 @@ ID = str(uuid.uuid4())
 STEPS: dict[str, tuple[Step, Step, int]] = {
     "looking for long numbers in a body, a task": (
         lambda: re.search(rb"\d{19}", BODY),
-        lambda: _LONG_NUMBER in BODY.translate(_DIGITS),
+        lambda: _LONG in (digits := BODY.translate(_DIGITS)) or _LONG_BELOW_ZERO in digits,
         500,
     ),
     "reading leases in the SDK, a lease": (lambda: json.loads(LEASES), lambda: decode(LEASES), 500),

@@ -10,6 +10,8 @@
  *               claimed for by a proxy that has not noticed
  */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 import { KEY_CODES, now, requestBody, type Answer, type Api, type Json } from "./api.js";
 import { pause } from "./backoff.js";
 import type { Counters } from "./counters.js";
@@ -251,6 +253,8 @@ export class Pool {
       }
       this.polled.set();
       this.take(leases);
+      // Handlers first: what those that do not wait return is handed in, and more claimed, by one request.
+      await nextTurn();
     }
   }
 
