@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crew_worker.api import encode
+from crew_worker.api import decode, encode
 
 ID = uuid.UUID(int=7)
 
@@ -49,3 +49,12 @@ def test_a_loop_is_refused() -> None:
     loop.append(loop)
     with pytest.raises((TypeError, ValueError)):
         encode(loop)
+
+
+@pytest.mark.parametrize("bits", [53, 63, 64, 65, 70])
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_is_read_exactly_however_long(bits: int, off: int, sign: int) -> None:
+    number = sign * (2**bits + off)
+    read = decode(f'{{"n":[{number}]}}')["n"][0]
+    assert (read, type(read)) == (number, int)

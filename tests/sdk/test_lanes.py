@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
+from typing import Any
 
 import pytest
 
@@ -131,3 +133,24 @@ def others_of(crew: Crew, task: Task) -> list[Run]:
     (pool,) = crew.worker.pools
     assert len(pool.running) == 3
     return [run for run in pool.running.values() if run.task is not task]
+
+
+async def test_what_ends_at_once_is_handed_in_before_the_next_poll(monkeypatch: pytest.MonkeyPatch):
+    crew, call = Crew("http://nobody.invalid"), Memory.call
+    said: list[tuple[set[str], bool]] = []
+
+    async def noted(memory: Memory, body: bytes, **given: Any) -> Any:
+        said.append((set(json.loads(body)["variables"]), False))
+        place, answer = len(said) - 1, await call(memory, body, **given)
+        said[place] = said[place][0], bool(answer.data and answer.data.get("claimTasks", {}).get("leases"))
+        return answer
+
+    @crew.task("work")
+    async def work(task: Task) -> None:
+        pass
+
+    monkeypatch.setattr(Memory, "call", noted)
+    await worked(crew, ["a"])
+    (got,) = [place for place, (_, leases) in enumerate(said) if leases]
+    assert said[got][0] == {"claimTasks"}
+    assert said[got + 1][0] == {"completeTasks", "claimTasks"}
