@@ -156,6 +156,7 @@ def is_stream(head: bytes) -> bool:
 def made_up(given: dict[str, Any]) -> bytes:
     text = given.get("body", "").encode()
     more = f"retry-after: {given['retryAfter']}\r\n" if "retryAfter" in given else ""
+    more += "connection: close\r\n" if given.get("closes") else ""
     return f"HTTP/1.1 {given['status']} -\r\n{more}content-length: {len(text)}\r\n\r\n".encode() + text
 
 
@@ -189,7 +190,8 @@ class FaultProxy:
     async def _told(self, reader: Reader, writer: Writer) -> None:
         request = await message(reader)
         text = json.dumps({"url": await self._open(json.loads(request.partition(b"\r\n\r\n")[2]))})
-        writer.write(made_up({"status": 200, "body": text}))
+        # Said, not only done: a client might send its next request on a connection that is about to close.
+        writer.write(made_up({"status": 200, "body": text, "closes": True}))
         await writer.drain()
         writer.close()
 
