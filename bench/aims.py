@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from bench.harness import BARE
 from bench.results import Figure, Results
 
 
@@ -100,7 +101,6 @@ class Aim:
 CREATION, DRAIN, LATENCY, GROWTH = "creation", "drain", "pick-up latency", "growth"
 FAULTS, HTTP, FANOUT = "faults", "HTTP", "fan-out"
 GROUPS = (CREATION, DRAIN, LATENCY, GROWTH, FAULTS, HTTP, FANOUT)
-BARE = "bare"
 PEERS = ("graphile", "pgqueuer", "absurd", "pgboss")
 
 _ours = best("crew", "crew_ws")

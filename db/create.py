@@ -157,7 +157,7 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
     g, t, links = batch.groups, batch.tasks, batch.links
-    if batch.is_everyday and len(t) == 1 and not g:
+    if len(t) == 1 and not g and batch.is_everyday:
         return await _create_ready_task(connection, ns, t[0])
     args: tuple[list[Any], ...] = (
         [x.id for x in g],

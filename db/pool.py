@@ -41,14 +41,13 @@ REPLAN_SECONDS, REPLAN_IDLE_SECONDS, BUSY = 1.0, 10.0, 0.1
 keeps them until the next ANALYZE: those made while the tables were empty read whole tables when a burst comes (seconds instead of
 milliseconds, tests/db/test_plans.py). Where little goes on, a plan takes as long as what it is for."""
 
-
-async def _keep(_: Any) -> None:
-    """No reset between uses (about 0.1 ms each): the pool owns its connections and keeps no session state."""
-
-
 _AT_HAND = 4
 """So many connections are kept at hand between uses: the way out of asyncpg's own pool and back takes a third of a statement's time
 in Python."""
+
+
+async def _keep(_: Any) -> None:
+    """No reset between uses (about 0.1 ms each): the pool owns its connections and keeps no session state."""
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ class Gather(Generic[Item, Answer]):
         self._flush = flush
         self._weigh = weigh
         self._heaviest = heaviest
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Item, int, asyncio.Future[Answer]]] = []
         self._weight = 0
         """Of what waits."""
         self._width = width
@@ -40,8 +40,9 @@ class Gather(Generic[Item, Answer]):
     async def add(self, item: Item) -> Answer:
         """The answer for `item`. A caller that is cancelled does not undo it: once taken, it is done."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        self._weight += self._weigh(item)
+        weight = self._weigh(item)
+        self._waiting.append((item, weight, future))
+        self._weight += weight
         if not self._running or (len(self._running) < self._width and self._weight >= self._beside):
             self._running.add(asyncio.create_task(self._run()))
         return await future
@@ -56,10 +57,10 @@ class Gather(Generic[Item, Answer]):
             while self._waiting:
                 batch = self._take()
                 try:
-                    answers = await self._flush([item for item, _ in batch])
+                    answers = await self._flush([item for item, _, _ in batch])
                 except Exception as error:
                     answers = [error] * len(batch)
-                for (_, future), answer in zip(batch, answers, strict=True):
+                for (_, _, future), answer in zip(batch, answers, strict=True):
                     if future.done():
                         continue
                     if isinstance(answer, BaseException):
@@ -70,10 +71,10 @@ class Gather(Generic[Item, Answer]):
             # Here, and not in a callback that runs later: what comes in between would wait for ever.
             self._running.discard(asyncio.current_task())
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+    def _take(self) -> list[tuple[Item, int, asyncio.Future[Answer]]]:
         weight, n = 0, 0
         while n < len(self._waiting) and (n == 0 or weight <= self._heaviest):
-            weight += self._weigh(self._waiting[n][0])
+            weight += self._waiting[n][1]
             n += 1
         batch, self._waiting = self._waiting[:n], self._waiting[n:]
         self._weight -= weight
