@@ -63,32 +63,35 @@ class NewGroupRow:
 
 @dataclass(slots=True)
 class NewTaskRow:
-    """A task to be made. `new_group` is its group's place (from 1) among the new ones, or 0 with `group_no` set."""
+    """A task to be made, by default an everyday one. `new_group` is its group's place (from 1) among the new ones, or 0 with
+    `group_no` set."""
 
     id: UUID
-    new_group: int
-    group_no: int
-    channel: int
-    workgroup: int
-    rank: int
     name: str
-    input: str | None
-    metadata: str | None
-    run_after: datetime | None
-    delay: float | None
-    parent_delay: float | None
-    max_attempts: int
-    retry_delay: float
-    backoff: float
-    max_delay: float
-    weight: int
-    is_seed: bool
-    spawned_by: int | None
-    open: int
+    new_group: int = 0
+    group_no: int = 0
+    channel: int = 0
+    workgroup: int = 0
+    rank: int = 0
+    input: str | None = None
+    metadata: str | None = None
+    run_after: datetime | None = None
+    delay: float | None = None
+    parent_delay: float | None = None
+    max_attempts: int = 5
+    retry_delay: float = 30.0
+    backoff: float = 1.0
+    max_delay: float = 3600.0
+    weight: int = 1
+    is_seed: bool = False
+    spawned_by: int | None = None
+    open: int = 0
     key: str | None = None
     on_duplicate: int = 0
+    """0 MERGE 1 RETURN_EXISTING 2 REJECT 3 ALLOW"""
     timeout: float | None = None
     on_parent_failure: int = 0
+    """0 BLOCK 1 CANCEL 2 RUN"""
 
     @property
     def is_everyday(self) -> bool:
@@ -112,7 +115,6 @@ class NewTaskRow:
 
     @property
     def merges(self) -> bool:
-        """0 MERGE 1 RETURN_EXISTING 2 REJECT 3 ALLOW"""
         return self.key is not None and self.on_duplicate != 3
 
 

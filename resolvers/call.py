@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from db.create import Batch, NewGroupRow, NewLink, NewTaskRow
+from db.create import Batch, NewGroupRow, NewLink
 from db.join import MemberRow
 from resolvers.draft import CANCEL, RUN, Draft, Inside
 from resolvers.errors import Path
@@ -110,38 +110,14 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     new_group = 0 if call.new_group is None else len(batch.groups)
     for n in places:
         d = call.drafts[n]
-        open_parents, delay = 0, None
+        d.new_group, d.group_no, d.spawned_by = new_group, call.group_no, call.spawned_by
+        d.channel = numbers.channels[d.channel_name]
+        d.workgroup = 0 if d.workgroup_name is None else numbers.workgroups[d.workgroup_name]
+        d.open, d.parent_delay = 0, None
         if call.spawned_by is not None or there.adopts or not d.names_no_parent:
-            links, open_parents, delay = _links(call, d, there, place_of)
+            links, d.open, d.parent_delay = _links(call, d, there, place_of)
             batch.links += links
-        batch.tasks.append(
-            NewTaskRow(
-                id=d.id,
-                new_group=new_group,
-                group_no=call.group_no,
-                channel=numbers.channels[d.channel],
-                workgroup=0 if d.workgroup is None else numbers.workgroups[d.workgroup],
-                rank=d.rank,
-                name=d.name,
-                input=d.input,
-                metadata=d.metadata,
-                run_after=d.run_after,
-                delay=d.delay,
-                parent_delay=delay,
-                max_attempts=d.max_attempts,
-                retry_delay=d.retry_delay,
-                backoff=d.backoff,
-                max_delay=d.max_delay,
-                weight=d.weight,
-                is_seed=d.is_seed,
-                spawned_by=call.spawned_by,
-                open=open_parents,
-                key=d.key,
-                on_duplicate=d.on_duplicate,
-                timeout=d.timeout,
-                on_parent_failure=d.on_parent_failure,
-            )
-        )
+        batch.tasks.append(d)
 
 
 def _links(call: Call, d: Draft, there: There, place_of: dict[UUID, int]) -> tuple[list[NewLink], int, float | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,6 @@ WORD_CHARACTERS = 255
 JSON_BYTES = 1 << 20
 YEAR_SECONDS = 366 * 86_400.0
 INT32 = (1 << 31) - 1
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def shown(value: object) -> str:
@@ -51,9 +49,17 @@ def characters(value: str, path: Path, what: str) -> str:
 
 
 def uuid(value: object, path: Path, what: str) -> UUID:
-    if isinstance(value, str) and _UUID.fullmatch(value):
-        return QuickUUID(value)  # Read and written in a tenth of the time that the library's takes, and equal to it.
-    raise BadInput(f"{what} is {shown(value)}; it must be a UUID such as 018f5a3e-7c11-7a55-8d3c-0242ac120002", path)
+    try:
+        # Read and written in a tenth of the time that the library's takes, and equal to it. It passes over dashes and takes no
+        # more and no less than 32 digits, so that in 36 characters there are none but these four.
+        made = QuickUUID(value) if isinstance(value, str) and len(value) == 36 and value[8:24:5] == "----" else None
+    except ValueError:
+        made = None
+    if made is None:
+        raise BadInput(
+            f"{what} is {shown(value)}; it must be a UUID such as 018f5a3e-7c11-7a55-8d3c-0242ac120002", path
+        )
+    return made
 
 
 def whole(value: int, path: Path, what: str, low: int, high: int) -> int:

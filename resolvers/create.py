@@ -346,18 +346,18 @@ class Creator:
         new = [(c, d) for c in calls for d in c.drafts if d.key is not None and d.id not in there.made]
         if not new:
             return
-        keys = sorted({(numbers_of.channels[d.channel], d.key) for _, d in new if d.key is not None})
+        keys = sorted({(numbers_of.channels[d.channel_name], d.key) for _, d in new if d.key is not None})
         await lock_keys(connection, self.core.ns, keys)
         oldest: dict[tuple[int, str], KeyedRow | Draft] = {}
         if any(d.on_duplicate in (RETURN_EXISTING, REJECT) for _, d in new):
             for row in reversed(await tasks_with_keys(connection, self.core.ns, keys)):
                 oldest[row.channel, row.key] = row
         for call, draft in new:
-            key = (numbers_of.channels[draft.channel], draft.key or "")
+            key = (numbers_of.channels[draft.channel_name], draft.key or "")
             first = oldest.get(key)
             if first is not None and draft.on_duplicate == REJECT:
                 raise DuplicateKey(
-                    f"task {first.id} of channel {check.shown(draft.channel)} has the key {check.shown(draft.key)} and has "
+                    f"task {first.id} of channel {check.shown(draft.channel_name)} has the key {check.shown(draft.key)} and has "
                     "not ended: wait for it, or send another key or another onDuplicate",
                     (*draft.path, "key"),
                 )
@@ -416,9 +416,9 @@ class Creator:
     async def _numbers(self, calls: list[Call]) -> Numbers:
         """Give the names a number each, before any row is written."""
         return Numbers(
-            await self.core.channels.numbers({d.channel for c in calls for d in c.drafts}),
+            await self.core.channels.numbers({d.channel_name for c in calls for d in c.drafts}),
             await self.core.workgroups.numbers(
-                {d.workgroup for c in calls for d in c.drafts if d.workgroup is not None}
+                {d.workgroup_name for c in calls for d in c.drafts if d.workgroup_name is not None}
             ),
         )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from db.create import NewTaskRow
 from resolvers import check
 from resolvers.errors import BadInput, Path, TooLarge
 
@@ -40,38 +40,18 @@ class Outside:
     subtree: bool = False
 
 
-@dataclass(slots=True)
-class Draft:
-    """One new task. `inside` holds the places of its parents in the same call, `outside` the ids of tasks that exist."""
+@dataclass(slots=True, kw_only=True)
+class Draft(NewTaskRow):
+    """One new task, with names that have no numbers yet. `inside` holds the places of its parents in the same call, `outside` the
+    ids of tasks that exist."""
 
     path: Path
-    id: UUID
     own_id: bool
     """The sender made the id: a repeat of the call finds the task by it."""
-    name: str
-    channel: str
-    workgroup: str | None
-    rank: int
-    input: str | None
-    metadata: str | None
-    run_after: datetime | None
-    delay: float | None
-    max_attempts: int
-    retry_delay: float
-    backoff: float
-    max_delay: float
-    weight: int
-    is_seed: bool
-    key: str | None
-    on_duplicate: int
-    timeout: float | None
-    on_parent_failure: int
-    inside: list[Inside] = field(default_factory=list)
-    outside: list[Outside] = field(default_factory=list)
-
-    @property
-    def merges(self) -> bool:
-        return self.key is not None and self.on_duplicate != ALLOW
+    channel_name: str
+    workgroup_name: str | None = None
+    inside: Sequence[Inside] = ()
+    outside: Sequence[Outside] = ()
 
     @property
     def names_no_parent(self) -> bool:
@@ -104,64 +84,63 @@ def drafts(tasks: Sequence[Any], path: Path, most: int, longest: int = check.JSO
                 raise BadInput(f"ref {check.shown(ref)} is used twice in this call: each needs its own", (*here, "ref"))
             refs[ref] = place
         made.append(draft)
-    for place, task in enumerate(tasks):
-        if task.parents:
-            _hang(made, place, task.parents, refs, ids)
-    refuse_cycles(made)
+    if any(task.parents for task in tasks):
+        for place, task in enumerate(tasks):
+            _hang(made, place, task.parents or (), refs, ids)
+        refuse_cycles(made)
     return made
 
 
-def _draft(task: Any, path: Path, json_bytes: int) -> Draft:
-    retry = task.retry
-    if task.run_after is not None and task.delay_seconds is not None:
-        raise BadInput("runAfter and delaySeconds exclude each other: send one", (*path, "delaySeconds"))
-    attempts, delay, backoff, longest = 5, 30.0, 1.0, 3600.0
-    if retry is not None:
-        here = (*path, "retry")
-        attempts = check.whole(retry.max_attempts, (*here, "maxAttempts"), "maxAttempts", 1, 1_000_000)
-        delay = check.number(retry.delay_seconds, (*here, "delaySeconds"), "delaySeconds", 0, check.YEAR_SECONDS)
-        backoff = check.number(retry.backoff, (*here, "backoff"), "backoff", 1, 100)
-        longest = check.number(
-            retry.max_delay_seconds, (*here, "maxDelaySeconds"), "maxDelaySeconds", 0, check.YEAR_SECONDS
-        )
-    return Draft(
-        path=path,
+def _draft(task: Any, path: Path, longest: int) -> Draft:
+    draft = Draft(
         id=new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id"),
-        own_id=task.id is not None,
         name=check.text(task.name, (*path, "name"), "name", check.NAME_CHARACTERS),
-        channel=check.text(task.channel, (*path, "channel"), "channel"),
-        workgroup=None if task.workgroup is None else check.text(task.workgroup, (*path, "workgroup"), "workgroup"),
-        rank=-check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32)
-        if task.priority
-        else 0,
-        input=None if task.input is None else check.json_text(task.input, (*path, "input"), "input", json_bytes),
-        metadata=None
-        if task.metadata is None
-        else check.json_text(task.metadata, (*path, "metadata"), "metadata", json_bytes),
-        run_after=None if task.run_after is None else check.instant(task.run_after, (*path, "runAfter"), "runAfter"),
-        delay=None
-        if task.delay_seconds is None
-        else check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds"),
-        max_attempts=attempts,
-        retry_delay=delay,
-        backoff=backoff,
-        max_delay=longest,
-        weight=1
-        if task.progress_weight == 1
-        else check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000),
-        is_seed=task.is_seed,
-        key=None if task.key is None else check.text(task.key, (*path, "key"), "key", check.NAME_CHARACTERS),
-        on_duplicate=task.on_duplicate._value_,
-        timeout=None
-        if task.timeout_seconds is None
-        else check.number(task.timeout_seconds, (*path, "timeoutSeconds"), "timeoutSeconds", 0.001, check.YEAR_SECONDS),
-        on_parent_failure=task.on_parent_failure._value_,
+        path=path,
+        own_id=task.id is not None,
+        channel_name=check.text(task.channel, (*path, "channel"), "channel"),
     )
+    if task.input is not None:
+        draft.input = check.json_text(task.input, (*path, "input"), "input", longest)
+    if task.metadata is not None:
+        draft.metadata = check.json_text(task.metadata, (*path, "metadata"), "metadata", longest)
+    if task.workgroup is not None:
+        draft.workgroup_name = check.text(task.workgroup, (*path, "workgroup"), "workgroup")
+    if task.priority:
+        draft.rank = -check.whole(task.priority, (*path, "priority"), "priority", -check.INT32, check.INT32)
+    if task.key is not None:
+        draft.key = check.text(task.key, (*path, "key"), "key", check.NAME_CHARACTERS)
+    if task.run_after is not None:
+        if task.delay_seconds is not None:
+            raise BadInput("runAfter and delaySeconds exclude each other: send one", (*path, "delaySeconds"))
+        draft.run_after = check.instant(task.run_after, (*path, "runAfter"), "runAfter")
+    if task.delay_seconds is not None:
+        draft.delay = check.seconds(task.delay_seconds, (*path, "delaySeconds"), "delaySeconds")
+    if task.retry is not None:
+        _retry(draft, task.retry, (*path, "retry"))
+    if task.progress_weight != 1:
+        draft.weight = check.whole(task.progress_weight, (*path, "progressWeight"), "progressWeight", 0, 1_000_000)
+    if task.timeout_seconds is not None:
+        at = (*path, "timeoutSeconds")
+        draft.timeout = check.number(task.timeout_seconds, at, "timeoutSeconds", 0.001, check.YEAR_SECONDS)
+    draft.is_seed = task.is_seed
+    draft.on_duplicate = task.on_duplicate._value_
+    draft.on_parent_failure = task.on_parent_failure._value_
+    return draft
+
+
+def _retry(draft: Draft, retry: Any, path: Path) -> None:
+    year = check.YEAR_SECONDS
+    draft.max_attempts = check.whole(retry.max_attempts, (*path, "maxAttempts"), "maxAttempts", 1, 1_000_000)
+    draft.retry_delay = check.number(retry.delay_seconds, (*path, "delaySeconds"), "delaySeconds", 0, year)
+    draft.backoff = check.number(retry.backoff, (*path, "backoff"), "backoff", 1, 100)
+    draft.max_delay = check.number(retry.max_delay_seconds, (*path, "maxDelaySeconds"), "maxDelaySeconds", 0, year)
 
 
 def _hang(made: list[Draft], place: int, parents: Sequence[Any], refs: dict[str, int], ids: dict[UUID, int]) -> None:
     child = made[place]
     seen: set[object] = set()
+    links_inside: list[Inside] = []
+    links_outside: list[Outside] = []
     for nth, parent in enumerate(parents):
         here = (*child.path, "parents", nth)
         if (parent.id is None) == (parent.ref is None):
@@ -189,9 +168,10 @@ def _hang(made: list[Draft], place: int, parents: Sequence[Any], refs: dict[str,
             raise BadInput("a task cannot be its own parent", (*here, last))
         subtree = bool(parent.wait_for.value)
         if inside is not None:
-            child.inside.append(Inside(inside, nth, subtree))
+            links_inside.append(Inside(inside, nth, subtree))
         else:
-            child.outside.append(Outside(parent_id, nth, (*here, "id"), subtree))
+            links_outside.append(Outside(parent_id, nth, (*here, "id"), subtree))
+    child.inside, child.outside = links_inside, links_outside
 
 
 def refuse_cycles(made: list[Draft]) -> None:

@@ -19,6 +19,8 @@ const ASK_SECONDS = 60;
 const MOST = 10_000;
 /** More go in calls of so many, of which so many are on the way at once. */
 const [PIECE, AT_ONCE] = [2_000, 3];
+/** All wait for the first call, which makes the group. */
+const FIRST = 200;
 const ENDING = ["SUCCEEDED", "FAILED", "CANCELLED", "GROUP_FINISHED", "GROUP_DELETED", "DELETED"];
 
 /** A task that has ended. */
@@ -72,10 +74,12 @@ export class Group {
   private async sendPieces(tasks: Draft<any>[]): Promise<void> {
     const onWay = new Map<Promise<unknown>, Set<string>>();
     try {
-      for (let start = 0; start < tasks.length; start += PIECE) {
-        const piece = tasks.slice(start, start + PIECE);
+      for (let start = 0; start < tasks.length; ) {
+        if (!this.created) await answered(onWay, 0);
+        const piece = tasks.slice(start, start + (this.created ? PIECE : FIRST));
+        start += piece.length;
         const parents = piece.flatMap((task) => task.parentIds);
-        const waits = !this.created || [...onWay.values()].some((ids) => parents.some((id) => ids.has(id)));
+        const waits = [...onWay.values()].some((ids) => parents.some((id) => ids.has(id)));
         await answered(onWay, waits ? 0 : AT_ONCE - 1);
         const call: Promise<unknown> = this.create(piece).finally(() => onWay.delete(call));
         onWay.set(call, new Set(piece.map((task) => task.id)));

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
@@ -44,6 +44,8 @@ def seconds(value: Seconds) -> float:
 class Draft(Generic[Result]):
     """One planned task. `after` and `after_subtree` say what it waits for; both return it."""
 
+    __slots__ = ("_options", "_parents", "channel", "group", "id", "input", "metadata", "name", "returns", "sent")
+
     def __init__(
         self,
         channel: str,
@@ -70,36 +72,41 @@ class Draft(Generic[Result]):
         self.channel, self.input, self.name = channel, input, channel if name is None else name
         self.metadata, self.returns, self.group = metadata, returns, group
         self.sent = False
-        self._parents: list[tuple[Draft[Any] | str, str]] = []
-        policy = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
-        given = {
-            "workgroup": workgroup,
-            "key": key,
-            "onDuplicate": on_duplicate,
-            "priority": priority,
-            "runAfter": run_after and run_after.astimezone().isoformat(),
-            "delaySeconds": None if delay is None else seconds(delay),
-            "retry": policy and policy.as_input(),
-            "timeoutSeconds": None if timeout is None else seconds(timeout),
-            "progressWeight": weight,
-            "isSeed": seed,
-            "onParentFailure": on_parent_failure,
-        }
-        self._options = {name: value for name, value in given.items() if value is not None}
+        self._parents: list[tuple[Draft[Any] | str, str]] | None = None
+        given = (
+            workgroup,
+            key,
+            on_duplicate,
+            priority,
+            run_after,
+            delay,
+            retry,
+            timeout,
+            weight,
+            seed,
+            on_parent_failure,
+        )
+        self._options = _NOTHING if given == _NOT_GIVEN else options(*given)
 
     def after(self, *parents: Draft[Any] | str) -> Self:
         """Wait for these tasks: planned here, or the ids of tasks of the same group."""
-        self._parents += [(parent, "TASK") for parent in parents]
+        self._hang(parents, "TASK")
         return self
 
     def after_subtree(self, *parents: Draft[Any] | str) -> Self:
         """Wait for these tasks and all that they go on to spawn: the join of a tree that still grows."""
-        self._parents += [(parent, "SUBTREE") for parent in parents]
+        self._hang(parents, "SUBTREE")
         return self
+
+    def _hang(self, parents: Iterable[Draft[Any] | str], wait_for: str) -> None:
+        self._parents = self._parents or []
+        self._parents += [(parent, wait_for) for parent in parents]
 
     @property
     def parent_ids(self) -> list[str]:
         """The tasks it waits for, in any way."""
+        if not self._parents:
+            return []
         return [parent.id if isinstance(parent, Draft) else parent for parent, _ in self._parents]
 
     def as_input(self) -> Json:
@@ -126,6 +133,41 @@ class Draft(Generic[Result]):
         if self.group is None:
             raise RuntimeError(f"{self.name} is a continuation: only tasks of a group can be waited for here")
         return self.group
+
+
+def options(
+    workgroup: str | None,
+    key: str | None,
+    on_duplicate: OnDuplicate | None,
+    priority: int | None,
+    run_after: datetime | None,
+    delay: Seconds | None,
+    retry: RetryPolicy | int | None,
+    timeout: Seconds | None,
+    weight: int | None,
+    seed: bool | None,
+    on_parent_failure: OnParentFailure | None,
+) -> Json:
+    """The fields of a NewTask that are given."""
+    policy = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
+    made = {
+        "workgroup": workgroup,
+        "key": key,
+        "onDuplicate": on_duplicate,
+        "priority": priority,
+        "runAfter": run_after and run_after.astimezone().isoformat(),
+        "delaySeconds": None if delay is None else seconds(delay),
+        "retry": policy and policy.as_input(),
+        "timeoutSeconds": None if timeout is None else seconds(timeout),
+        "progressWeight": weight,
+        "isSeed": seed,
+        "onParentFailure": on_parent_failure,
+    }
+    return {name: value for name, value in made.items() if value is not None}
+
+
+_NOT_GIVEN = (None,) * 11
+_NOTHING: Json = {}
 
 
 def link(parent: Draft[Any] | str, wait_for: str) -> Json:

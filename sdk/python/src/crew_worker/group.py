@@ -30,6 +30,8 @@ ASK_SECONDS = 60.0
 MOST = 10_000
 # More go in calls of so many, of which so many are on the way at once.
 PIECE, AT_ONCE = 2_000, 3
+# All wait for the first call, which makes the group.
+FIRST = 200
 ENDING = ["SUCCEEDED", "FAILED", "CANCELLED", "GROUP_FINISHED", "GROUP_DELETED", "DELETED"]
 
 
@@ -93,10 +95,14 @@ class Group:
                     call.result()
 
         try:
-            for start in range(0, len(tasks), PIECE):
-                piece = tasks[start : start + PIECE]
-                parents = {parent for task in piece for parent in task.parent_ids}
-                waits = not self._created or any(not parents.isdisjoint(ids) for ids in on_way.values())
+            start = 0
+            while start < len(tasks):
+                if not self._created:
+                    await answered(0)
+                piece = tasks[start : start + (PIECE if self._created else FIRST)]
+                start += len(piece)
+                parents = set().union(*(task.parent_ids for task in piece))
+                waits = any(not parents.isdisjoint(ids) for ids in on_way.values())
                 await answered(0 if waits else AT_ONCE - 1)
                 on_way[asyncio.create_task(self._create(piece))] = {task.id for task in piece}
             await answered(0)
@@ -212,6 +218,8 @@ class Group:
 
 def parents_first(tasks: Sequence[Draft[Any]]) -> list[Draft[Any]]:
     """In the order planned, but none before its parents. (What waits for itself is for the server to refuse.)"""
+    if not any(task.parent_ids for task in tasks):
+        return list(tasks)
     planned = {task.id: task for task in tasks}
     ordered: dict[str, Draft[Any]] = {}
     begun: set[str] = set()
