@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from db.claim import ClaimRequest
 from db.pool import Connection
 from db.statements import once, some, statement
 
@@ -38,6 +39,14 @@ class CreatedReadyRow:
     ords: list[int] | None
     nos: list[int] | None
     groups: list[int] | None
+
+
+@dataclass(slots=True)
+class LeasedRow:
+    no: int
+    lease_no: int | None
+    """None: the task is ready."""
+    started_at: datetime
 
 
 @dataclass(slots=True)
@@ -142,6 +151,11 @@ class Batch:
         return not self.links and all(x.is_everyday for x in self.tasks)
 
     @property
+    def is_one_everyday(self) -> bool:
+        """One everyday task for a group that is there."""
+        return len(self.tasks) == 1 and not self.groups and self.is_everyday
+
+    @property
     def is_plain(self) -> bool:
         """Nothing in it has a key, a time-out, a policy or a SUBTREE link."""
         return not any(
@@ -159,7 +173,7 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
     g, t, links = batch.groups, batch.tasks, batch.links
-    if len(t) == 1 and not g and batch.is_everyday:
+    if batch.is_one_everyday:
         return await _create_ready_task(connection, ns, t[0])
     args: tuple[list[Any], ...] = (
         [x.id for x in g],
@@ -223,6 +237,19 @@ async def _create_ready_task(connection: Connection, ns: int, t: NewTaskRow) -> 
         *(ns, t.id, t.group_no, t.channel, t.workgroup, t.rank, t.name, t.input, t.metadata),
     )
     return [CreatedRow(1, row["no"], t.group_no, t.channel, t.rank, READY, None) for row in rows]
+
+
+async def create_leased_task(connection: Connection, ns: int, t: NewTaskRow, claim: ClaimRequest) -> LeasedRow | None:
+    """An everyday task for a group that is there, and its lease; None: nothing is made, for the group is gone.
+
+    Raises asyncpg.UniqueViolationError, and makes nothing, when its id is there already or another server took the claim id.
+    """
+    rows = await connection.fetch(
+        statement("create", "create_leased_task"),
+        *(ns, t.id, t.group_no, t.channel, t.workgroup, t.rank, t.name, t.input, t.metadata),
+        *(claim.worker, claim.seconds, claim.claim_id, claim.asked, claim.offer),
+    )
+    return LeasedRow(*rows[0]) if rows else None
 
 
 async def lock_parents(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
-from db.create import Batch, NewGroupRow, NewLink
+from db.claim import ClaimedRow, ClaimRequest
+from db.create import Batch, LeasedRow, NewGroupRow, NewLink
 from db.join import MemberRow
 from resolvers.draft import CANCEL, RUN, Draft, Inside
 from resolvers.errors import Path
@@ -118,6 +120,37 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
             links, d.open, d.parent_delay = _links(call, d, there, place_of)
             batch.links += links
         batch.tasks.append(d)
+
+
+def claimed_at_once(d: Draft, row: LeasedRow, claim: ClaimRequest) -> ClaimedRow | None:
+    """The lease of an everyday task that was made and leased by one statement, as a claim reads it."""
+    if row.lease_no is None:
+        return None
+    return ClaimedRow(
+        ord=1,
+        lease_no=row.lease_no,
+        seconds=claim.seconds,
+        attempt=1,
+        remaining=d.max_attempts - 1,
+        channel_no=d.channel,
+        channel=d.channel_name,
+        merges=False,
+        no=row.no,
+        id=d.id,
+        group_no=d.group_no,
+        rank=d.rank,
+        name=d.name,
+        workgroup=d.workgroup_name,
+        key=None,
+        input=d.input,
+        metadata=d.metadata,
+        timeout=None,
+        has_parents=False,
+        started_at=row.started_at,
+        again=0,
+        opens_in=None,
+        until=row.started_at + timedelta(seconds=claim.seconds),
+    )
 
 
 def _links(call: Call, d: Draft, there: There, place_of: dict[UUID, int]) -> tuple[list[NewLink], int, float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from db.claim import ClaimedRow, ClaimRequest
 from db.name import Names
 from db.pool import Pool
 from resolvers.lease_id import LeaseIds
@@ -74,7 +75,11 @@ class KnownGroups:
             self.ids[number] = str(uuid)
 
 
-async def _nothing() -> bool:
+MakeAndLease = Callable[[ClaimRequest], Awaitable[ClaimedRow | None]]
+"""Makes a task, and leases it for a claim that waits: None where that must not have it."""
+
+
+async def _nothing(*_: object) -> bool:
     return False
 
 
@@ -90,6 +95,8 @@ class Core:
     workers: Names
     wake: Callable[[list[tuple[int, int, int]]], None] = lambda _: None
     """Tasks became ready at these places: the dispatcher looks there."""
+    hand_over: Callable[[str, MakeAndLease], Awaitable[bool]] = _nothing
+    """One that is about to be made goes to a claim that waits for its channel, if there is one: the dispatcher's."""
     due: Callable[[float], None] = lambda _: None
     """Something ends in so many seconds: the clock is set."""
     scheduled: Callable[[float], None] = lambda _: None

@@ -11,10 +11,12 @@ from uuid import UUID
 
 import asyncpg
 
+from db.claim import ClaimedRow, ClaimRequest
 from db.create import (
     Batch,
     CreatedRow,
     NewGroupRow,
+    create_leased_task,
     create_tasks,
     existing_tasks,
     groups_to_repeat,
@@ -35,6 +37,7 @@ from resolvers.call import (
     Numbers,
     There,
     answer_to,
+    claimed_at_once,
     crosses,
     fill,
     links_inside,
@@ -50,7 +53,7 @@ from resolvers.follow import After, cancel_under
 from resolvers.gather import Gather
 
 Result = TypeVar("Result")
-SCHEDULED, READY, FAILED = 1, 2, 6
+SCHEDULED, READY, RUNNING, FAILED = 1, 2, 3, 6
 _TRIES = 100
 
 
@@ -171,7 +174,9 @@ class Creator:
         numbers_of = await self._numbers(calls)
         for call in calls:
             fill(numbers_of, batch, call, There())
-        rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
+        rows = await self._hand_over(calls, batch)
+        if rows is None:
+            rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
         _after(rows, After()).tell(self.core)
         numbers = {row.ord: row.no for row in rows}
         new = {row.group_no: batch.tasks[row.ord - 1].new_group for row in rows}
@@ -182,6 +187,23 @@ class Creator:
             tasks = [(numbers.get(next(ords), 0), d.id) for d in call.drafts]
             made.append(Made(call.group_id, tasks) if all(no for no, _ in tasks) else _no_group(call))
         return made
+
+    async def _hand_over(self, calls: list[Call], batch: Batch) -> list[CreatedRow] | None:
+        """One everyday task that a claim waits for is made and leased by one commit. None: no claim does, and nothing is made."""
+        if not batch.is_one_everyday:
+            return None
+        (draft,) = (draft for call in calls for draft in call.drafts)
+        made: list[CreatedRow] = []
+
+        async def make(request: ClaimRequest) -> ClaimedRow | None:
+            row = await self.core.pool.run(lambda c: create_leased_task(c, self.core.ns, draft, request))
+            if row is None:
+                return None
+            state = READY if row.lease_no is None else RUNNING
+            made.append(CreatedRow(1, row.no, draft.group_no, draft.channel, draft.rank, state, None))
+            return claimed_at_once(draft, row, request)
+
+        return made if await self.core.hand_over(draft.channel_name, make) else None
 
     async def _make_alone(self, calls: list[Call]) -> list[Made]:
         """One caller's groups in one transaction."""
@@ -284,8 +306,9 @@ class Creator:
             await park_paused(connection, ns, tasks=[], groups=groups)
 
     async def _already_there(self, connection: Connection, calls: list[Call]) -> There:
-        own = [d.id for c in calls for d in c.drafts if d.own_id]
-        found = {row.id: row for row in await existing_tasks(connection, self.core.ns, own)} if own else {}
+        # Those that were drawn here, too: a commit whose answer was lost may have made them.
+        ids = [d.id for c in calls for d in c.drafts]
+        found = {row.id: row for row in await existing_tasks(connection, self.core.ns, ids)} if ids else {}
         for call in calls:
             for draft in call.drafts:
                 row = found.get(draft.id)

@@ -28,7 +28,7 @@ from db.claim import (
 )
 from db.lease import StandingRow, standing_leases
 from db.task import TaskRow, read_tasks
-from resolvers.core import Core
+from resolvers.core import Core, MakeAndLease
 from resolvers.errors import Conflict
 from resolvers.follow import give_back
 from resolvers.take import ROUND, Taker
@@ -101,7 +101,7 @@ class Dispatcher:
     _dry: dict[Channels, float] = field(default_factory=dict)
     """Since when a set of channels is known to hold nothing."""
     _wakes: int = 0
-    _rounds: dict[Channels, asyncio.Task[None]] = field(default_factory=dict)
+    _rounds: dict[Channels, asyncio.Future[None]] = field(default_factory=dict)
     """Those that run."""
     _draining: bool = False
 
@@ -219,13 +219,16 @@ class Dispatcher:
     def _remove(self, waiter: _Waiter) -> None:
         if waiter.timer is not None:
             waiter.timer.cancel()
+        self._leave_queue(waiter)
+        if waiter.claim.claim_id is not None and self._by_claim_id.get(waiter.claim.claim_id) is waiter:
+            del self._by_claim_id[waiter.claim.claim_id]
+
+    def _leave_queue(self, waiter: _Waiter) -> None:
         waiters = self._queue(waiter)
         if waiter in waiters:
             del waiters[waiter]
             if not waiters:
                 del self._waiting[waiter.claim.channels]
-        if waiter.claim.claim_id is not None and self._by_claim_id.get(waiter.claim.claim_id) is waiter:
-            del self._by_claim_id[waiter.claim.claim_id]
 
     # -- waking -----------------------------------------------------------------------------------------------------
 
@@ -286,6 +289,48 @@ class Dispatcher:
                 self._dry[channels] = now
         await self._answer_again(asking, taken)
         self._kick([c for c in self._waiting if not names.isdisjoint(c)])
+
+    # -- handing over -----------------------------------------------------------------------------------------------
+
+    async def hand_over(self, channel: str, make: MakeAndLease) -> bool:
+        """A task that is about to be made goes to a claim that waits, where nothing else is ready for it: `make` makes and leases
+        it by one statement. False, and `make` is not called, where no claim waits so. Raises what `make` raises."""
+        waiter = self._next_idle(channel)
+        if waiter is None:
+            return False
+        channels = waiter.claim.channels
+        self._leave_queue(waiter)
+        self._rounds[channels] = over = asyncio.get_running_loop().create_future()
+        try:
+            row = await make(_request(waiter))
+            if row is None:
+                self._settle(channels, [waiter], short=False)
+            else:
+                self._answer(waiter, [row])
+                self.core.stir()
+                self.core.due(row.seconds)
+        except BaseException:
+            # It may have been made all the same, and the answer been lost: the claim id tells.
+            waiter.known = False
+            self._waiting[channels] = {waiter: None, **self._waiting.get(channels, {})}
+            self._dirty[channels] = None
+            raise
+        finally:
+            over.set_result(None)
+            del self._rounds[channels]
+            self._begin()
+        return True
+
+    def _next_idle(self, channel: str) -> _Waiter | None:
+        """Who is next among those who wait for channels in which nothing is ready, this one among them."""
+        if len(self._rounds) == _AT_ONCE:
+            return None
+        for channels, waiters in self._waiting.items():
+            if channel in channels and not (channels in self._rounds or channels in self._dirty):
+                waiter = next(iter(waiters))
+                if waiter.claim.wait and self._is_fresh(self._dry.get(channels, -1e9)):
+                    return waiter
+        return None
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 

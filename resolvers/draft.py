@@ -46,8 +46,6 @@ class Draft(NewTaskRow):
     ids of tasks that exist."""
 
     path: Path
-    own_id: bool
-    """The sender made the id: a repeat of the call finds the task by it."""
     channel_name: str
     workgroup_name: str | None = None
     inside: Sequence[Inside] = ()
@@ -96,7 +94,6 @@ def _draft(task: Any, path: Path, longest: int) -> Draft:
         id=new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id"),
         name=check.text(task.name, (*path, "name"), "name", check.NAME_CHARACTERS),
         path=path,
-        own_id=task.id is not None,
         channel_name=check.text(task.channel, (*path, "channel"), "channel"),
     )
     if task.input is not None:

@@ -52,7 +52,6 @@ def _copy(task: TaskRow) -> Draft:
     return Draft(
         path=("id",),
         id=new_id(),
-        own_id=False,
         name=task.name,
         channel_name=task.channel,
         workgroup_name=task.workgroup,

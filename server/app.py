@@ -171,7 +171,7 @@ async def running_loops(
         admission.stir()
         hints.tell(dispatcher.room())
 
-    core.scheduled = schedules.due
+    core.scheduled, core.hand_over = schedules.due, dispatcher.hand_over
     core.wake, core.due, core.stir, core.ended, core.admit = wake, clock.due, log.stir, ended, admission.admit
     # The first beat comes before any sweep: it prolongs what stood when the last server went.
     await heartbeat.once(core)

@@ -296,6 +296,43 @@ told as (
   select $1, 1, 2, array[no], array[group_no], array[channel], array[workgroup], array[0] from made)
 select no from made;
 
+-- name: create_leased_task
+-- create_ready_task for a task that a claim waits for: made and leased by one commit, it never stands in `ready`. Where the claim must
+-- not have it (a pause, a limit, a suspension, a claim id that is known) it is made ready, and there is no lease_no.
+-- $1 ns $2 id $3 group_no $4 channel $5 workgroup $6 rank $7 name $8 input $9 metadata
+-- the claim: $10 worker $11 lease seconds $12 claim id or null $13 what was asked $14 offer, as in claim_tasks
+with there as materialized (select group_no from task_group where ns = $1 and group_no = $3 for key share),
+made as (
+  insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, max_attempts, retry_delay, backoff,
+    max_delay, has_parents)
+  select $1, nextval('task_no'), $2, group_no, $4, $5, $6, $7, $8, $9, 5, 30, 1, 3600, false from there
+  returning no, group_no, channel, workgroup, rank),
+free as materialized (
+  select nextval('lease_no') as lease_no
+  where not exists (select from pause p where p.ns = $1)
+    and not exists (select from cap p where p.ns = $1 and ((p.kind = 1 and p.ref = $4) or (p.kind = 2 and p.ref = $5)))
+    and not exists (select from hold o where o.ns = $1 and o.workgroup = $5 and o.until > now())
+    and not exists (select from claim c where c.ns = $1 and c.claim_id = $12)),
+soon as (
+  insert into ready (ns, channel, rank, workgroup, no, group_no, attempt, remaining, failures)
+  select $1, channel, rank, workgroup, no, group_no, 0, 5, 0 from made where not exists (select from free)),
+leased as (
+  insert into lease (ns, lease_no, worker, until, offer, nos, groups, channels, workgroups, attempts, remainings, failures, keys)
+  select $1, lease_no, $10, now() + $11 * interval '1 s', $14, array[no], array[group_no], array[channel], array[workgroup],
+    array[1], array[4], array[0], array[null::text]
+  from made cross join free),
+taken as (
+  insert into claim (ns, claim_id, lease_no, asked)
+  select $1, $12, lease_no, $13 from made cross join free where $12 is not null),
+-- One insert, so that they are told in this order.
+told as (
+  insert into event (ns, kind, was, state, worker, nos, groups, channels, workgroups, attempts, waits)
+  select $1, 1, null, 2, null, array[no], array[group_no], array[channel], array[workgroup], array[0], null from made
+  union all
+  select $1, 4, 2, 3, $10, array[no], array[group_no], array[channel], array[workgroup], array[1], array[0::float4]
+  from made cross join free)
+select no, lease_no, now() as started_at from made left join free on true;
+
 -- name: groups_to_repeat
 -- Groups that are there already, with the highest number their creating call drew. $1 ns $2 ids
 select id, group_no, made_upto from task_group where ns = $1 and id = any ($2::uuid[]);
