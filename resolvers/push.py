@@ -13,7 +13,6 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import UUID, uuid4
 
 from db.claim import ClaimedRow
@@ -41,6 +40,8 @@ class Stream:
     """A newer stream of the worker has taken its place, or the server stops."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """There may be more room, or it is over."""
+    claiming: asyncio.Task[Granted] | None = None
+    """What it waits for, where it has room."""
 
     @property
     def room(self) -> int:
@@ -49,6 +50,8 @@ class Stream:
     def end(self) -> None:
         self.over.set()
         self.changed.set()
+        if self.claiming is not None:
+            self.claiming.cancel()
 
 
 class Push:
@@ -134,16 +137,16 @@ class Push:
 
     async def _claim(self, stream: Stream, wait: float) -> Granted:
         claim = replace(stream.claim, limit=stream.room, wait=wait)
-        claiming = asyncio.ensure_future(self._dispatcher.claim(claim))
-        over = asyncio.ensure_future(stream.over.wait())
+        claiming = stream.claiming = asyncio.ensure_future(self._dispatcher.claim(claim))
         try:
-            ends: set[asyncio.Future[Any]] = {claiming, over}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            return claiming.result() if claiming.done() else []
-        finally:
+            return await claiming
+        except asyncio.CancelledError:
             # What a round takes for it meanwhile the dispatcher gives back.
-            claiming.cancel()
-            over.cancel()
+            if claiming.cancelled() and not _is_cancelled():
+                return []
+            raise
+        finally:
+            stream.claiming = None
 
     # -- what ends leases and streams ---------------------------------------------------------------------------------
 
@@ -188,6 +191,12 @@ class Push:
     def drain(self) -> None:
         for stream in self._streams.values():
             stream.end()
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the caller that is cut off."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _pair(lease: ClaimedRow | Standing) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """A task that a claim waits for is made and leased by one statement."""
 
-
-
 from __future__ import annotations
 
 import asyncio
