@@ -23,6 +23,7 @@ from resolvers.core import Core
 from resolvers.dispatch import OFFER_SECONDS, Claim, Dispatcher, Granted, Standing
 from resolvers.gather import Gather
 from resolvers.lease import Finisher
+from resolvers.wait import result_of
 
 
 @dataclass(slots=True, eq=False)
@@ -137,14 +138,10 @@ class Push:
 
     async def _claim(self, stream: Stream, wait: float) -> Granted:
         claim = replace(stream.claim, limit=stream.room, wait=wait)
-        claiming = stream.claiming = asyncio.ensure_future(self._dispatcher.claim(claim))
+        stream.claiming = asyncio.create_task(self._dispatcher.claim(claim))
         try:
-            return await claiming
-        except asyncio.CancelledError:
             # What a round takes for it meanwhile the dispatcher gives back.
-            if claiming.cancelled() and not _is_cancelled():
-                return []
-            raise
+            return await result_of(stream.claiming) or []
         finally:
             stream.claiming = None
 
@@ -191,12 +188,6 @@ class Push:
     def drain(self) -> None:
         for stream in self._streams.values():
             stream.end()
-
-
-def _is_cancelled() -> bool:
-    """Whether it is the caller that is cut off."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _pair(lease: ClaimedRow | Standing) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive, Scope, Send
 
+from resolvers.wait import result_of
 from server import graphiql
 from server.access import Access
 from server.operations import Operations, Params, RequestRefused, read, written
@@ -122,20 +123,15 @@ async def whole_body(headers: dict[bytes, bytes], receive: Receive, most: int) -
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def unless_gone(result: Awaitable[Done], receive: Receive) -> Done | None:
+async def unless_gone(result: Coroutine[Any, Any, Done], receive: Receive) -> Done | None:
     """The result, or None when the client goes away first: then what runs is cancelled."""
-    running = asyncio.ensure_future(result)
-    gone = asyncio.ensure_future(_disconnect(receive))
+    running = asyncio.create_task(result)
+    gone = asyncio.create_task(_disconnect(receive))
+    gone.add_done_callback(lambda _: running.cancel())
     try:
-        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return running.result()
-        running.cancel()
-        await asyncio.wait({running})
-        return None
+        return await result_of(running)
     finally:
         gone.cancel()
-        running.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:

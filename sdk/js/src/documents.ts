@@ -1,7 +1,7 @@
 /** The GraphQL that is sent. Documents are few and always the same text, so that the server parses each once. */
 
 const LEASE_FIELDS =
-  "id attempt expiresAt " +
+  "id attempt " +
   "task { id name channel workgroup key input metadata priority remainingAttempts timeoutSeconds group { id } } " +
   "parents { taskId name channel state input output }";
 const ERRORS = "errors { index lease code message path }";

@@ -3,7 +3,7 @@
 from functools import cache
 
 LEASE_FIELDS = (
-    "id attempt expiresAt "
+    "id attempt "
     "task { id name channel workgroup key input metadata priority remainingAttempts timeoutSeconds group { id } } "
     "parents { taskId name channel state input output }"
 )

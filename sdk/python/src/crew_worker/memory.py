@@ -289,7 +289,7 @@ class Memory(Api):
             }
             for p in self.parents(task)
         ]
-        return {"id": lease.id, "attempt": task.attempt, "expiresAt": None, "task": told, "parents": parents}
+        return {"id": lease.id, "attempt": task.attempt, "task": told, "parents": parents}
 
     def _due_in(self) -> float:
         """Seconds until the next task may run for the mere passing of time."""
