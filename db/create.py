@@ -240,7 +240,7 @@ async def _create_ready_task(connection: Connection, ns: int, t: NewTaskRow) -> 
 
 
 async def create_leased_task(connection: Connection, ns: int, t: NewTaskRow, claim: ClaimRequest) -> LeasedRow | None:
-    """An everyday task for a group that is there, and its lease; None: nothing is made, for the group is gone.
+    """An everyday task for a group that is there, and its lease; None: nothing is made, for the group is gone or locked.
 
     Raises asyncpg.UniqueViolationError, and makes nothing, when its id is there already or another server took the claim id.
     """

@@ -95,7 +95,7 @@ class Core:
     workers: Names
     wake: Callable[[list[tuple[int, int, int]]], None] = lambda _: None
     """Tasks became ready at these places: the dispatcher looks there."""
-    hand_over: Callable[[str, MakeAndLease], Awaitable[bool]] = _nothing
+    hand_over: Callable[[str, MakeAndLease], Awaitable[object]] = _nothing
     """One that is about to be made goes to a claim that waits for its channel, if there is one: the dispatcher's."""
     due: Callable[[float], None] = lambda _: None
     """Something ends in so many seconds: the clock is set."""

@@ -189,7 +189,7 @@ class Creator:
         return made
 
     async def _hand_over(self, calls: list[Call], batch: Batch) -> list[CreatedRow] | None:
-        """One everyday task that a claim waits for is made and leased by one commit. None: no claim does, and nothing is made."""
+        """One everyday task that a claim waits for is made and leased by one commit. None where that cannot be; nothing is made."""
         if not batch.is_one_everyday:
             return None
         (draft,) = (draft for call in calls for draft in call.drafts)
@@ -203,7 +203,8 @@ class Creator:
             made.append(CreatedRow(1, row.no, draft.group_no, draft.channel, draft.rank, state, None))
             return claimed_at_once(draft, row, request)
 
-        return made if await self.core.hand_over(draft.channel_name, make) else None
+        await self.core.hand_over(draft.channel_name, make)
+        return made or None
 
     async def _make_alone(self, calls: list[Call]) -> list[Made]:
         """One caller's groups in one transaction."""

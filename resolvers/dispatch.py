@@ -292,12 +292,12 @@ class Dispatcher:
 
     # -- handing over -----------------------------------------------------------------------------------------------
 
-    async def hand_over(self, channel: str, make: MakeAndLease) -> bool:
+    async def hand_over(self, channel: str, make: MakeAndLease) -> None:
         """A task that is about to be made goes to a claim that waits, where nothing else is ready for it: `make` makes and leases
-        it by one statement. False, and `make` is not called, where no claim waits so. Raises what `make` raises."""
+        it by one statement. Where no claim waits so, `make` is not called. Raises what `make` raises."""
         waiter = self._next_idle(channel)
         if waiter is None:
-            return False
+            return
         channels = waiter.claim.channels
         self._leave_queue(waiter)
         self._rounds[channels] = over = asyncio.get_running_loop().create_future()
@@ -319,7 +319,6 @@ class Dispatcher:
             over.set_result(None)
             del self._rounds[channels]
             self._begin()
-        return True
 
     def _next_idle(self, channel: str) -> _Waiter | None:
         """Who is next among those who wait for channels in which nothing is ready, this one among them."""

@@ -298,10 +298,11 @@ select no from made;
 
 -- name: create_leased_task
 -- create_ready_task for a task that a claim waits for: made and leased by one commit, it never stands in `ready`. Where the claim must
--- not have it (a pause, a limit, a suspension, a claim id that is known) it is made ready, and there is no lease_no.
+-- not have it (a pause, a limit, a suspension, a claim id that is known) it is made ready, and there is no lease_no. Nothing is made
+-- where the group is gone or locked: whoever waits for the claim need not wait for a lock.
 -- $1 ns $2 id $3 group_no $4 channel $5 workgroup $6 rank $7 name $8 input $9 metadata
 -- the claim: $10 worker $11 lease seconds $12 claim id or null $13 what was asked $14 offer, as in claim_tasks
-with there as materialized (select group_no from task_group where ns = $1 and group_no = $3 for key share),
+with there as materialized (select group_no from task_group where ns = $1 and group_no = $3 for key share skip locked),
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, max_attempts, retry_delay, backoff,
     max_delay, has_parents)

@@ -14,6 +14,7 @@ from resolvers.core import Rhythm
 from tests.support import pauses
 from tests.support.counted import calls
 from tests.support.crew import Crew, Refused, crew_on
+from tests.support.races import connected, servers_wait_for_locks
 from tests.support.streams import poll
 from tests.support.wait import until
 
@@ -147,6 +148,21 @@ async def test_a_claim_waits_on_when_there_is_nothing_to_be_made(crew: Crew) -> 
     assert not claim.done()
     await crew.create_tasks(group, {"name": "a"})
     assert names(await asyncio.wait_for(claim, 5)) == ["a"]
+
+
+async def test_a_claim_does_not_wait_for_the_lock_of_a_group(crew: Crew) -> None:
+    group, free = await group_of(crew), await group_of(crew)
+    claim = await waits(crew)
+    async with connected(crew.dsn, 2) as (eye, holder), crew_on(crew.dsn) as other:
+        async with holder.transaction():
+            await holder.execute("select from task_group where id = $1 for update", uuid.UUID(group))
+            making = asyncio.create_task(crew.create_tasks(group, {"name": "late"}))
+            await servers_wait_for_locks(eye)
+            await other.create_tasks(free, {"name": "a"})
+            assert names(await asyncio.wait_for(claim, 5)) == ["a"]
+            assert not making.done()
+        await making
+    assert names(await crew.claim()) == ["late"]
 
 
 async def test_a_task_that_is_there_is_not_handed_over_again(crew: Crew) -> None:
