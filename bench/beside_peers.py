@@ -5,7 +5,8 @@
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
 poll, `crew_ws` by websocket. `bare` is none: the least that a queue behind HTTP can do (bench/bare_queue.py), for what can be
-reached at all. In each round all take turns in random order. `--snapshot`: a drain while another transaction holds a snapshot.
+reached at all. Part by part, and in each round of it all take turns in random order, within a minute: the machine is not the same
+for an hour. `--snapshot`: a drain while another transaction holds a snapshot.
 Prints medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
@@ -52,7 +53,8 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
 
     harness("setup", *OURS, BARE)
     everyone = [*OURS, BARE, *peers]
-    harness("round", *everyone, "--rounds", str(rounds), "--parts", "enqueue1,enqueue10,drain1,drain2,latency")
+    for part in ("enqueue1", "enqueue10", "drain1", "drain2", "latency"):
+        harness("round", *everyone, "--rounds", str(rounds), "--parts", part)
     if snapshot:
         harness("longtx", *everyone, "--rounds", "1", "--jobs", "100000", "--cap", "40")
     found: Values = defaultdict(lambda: defaultdict(dict))
