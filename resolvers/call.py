@@ -100,6 +100,8 @@ def answer_to(draft: Draft, numbers: dict[UUID, int], there: There) -> tuple[int
 
 def to_make(call: Call, there: There) -> list[int]:
     """The places of the drafts that are to be made."""
+    if not (there.made or there.instead):
+        return list(range(len(call.drafts)))
     return [n for n, d in enumerate(call.drafts) if d.id not in there.made and d.id not in there.instead]
 
 
@@ -108,18 +110,20 @@ def fill(numbers: Numbers, batch: Batch, call: Call, there: There) -> None:
     if call.new_group is not None:
         batch.groups.append(call.new_group)
     places = to_make(call, there)
-    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(places, 1)}
     new_group = 0 if call.new_group is None else len(batch.groups)
+    hang = [n for n in places if call.spawned_by is not None or there.adopts or not call.drafts[n].names_no_parent]
+    place_of = {call.drafts[n].id: len(batch.tasks) + at for at, n in enumerate(places, 1)} if hang else {}
     for n in places:
         d = call.drafts[n]
         d.new_group, d.group_no, d.spawned_by = new_group, call.group_no, call.spawned_by
         d.channel = numbers.channels[d.channel_name]
         d.workgroup = 0 if d.workgroup_name is None else numbers.workgroups[d.workgroup_name]
         d.open, d.parent_delay = 0, None
-        if call.spawned_by is not None or there.adopts or not d.names_no_parent:
-            links, d.open, d.parent_delay = _links(call, d, there, place_of)
-            batch.links += links
         batch.tasks.append(d)
+    for n in hang:
+        d = call.drafts[n]
+        links, d.open, d.parent_delay = _links(call, d, there, place_of)
+        batch.links += links
 
 
 def claimed_at_once(d: Draft, row: LeasedRow, claim: ClaimRequest) -> ClaimedRow | None:

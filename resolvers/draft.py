@@ -67,26 +67,41 @@ def drafts(tasks: Sequence[Any], path: Path, most: int, longest: int = check.JSO
     """Check the new tasks of one call. Raises BadInput with the path of the first bad field."""
     if len(tasks) > most:
         raise TooLarge(f"{len(tasks)} tasks in one call; at most {most} are allowed: send them in several calls", path)
-    made: list[Draft] = []
-    refs: dict[str, int] = {}
-    ids: dict[UUID, int] = {}
-    for place, task in enumerate(tasks):
-        here = (*path, place)
-        draft = _draft(task, here, longest)
-        if draft.id in ids:
-            raise BadInput(f"id {draft.id} is given to two tasks of this call: each needs its own", (*here, "id"))
-        ids[draft.id] = place
-        if task.ref is not None:
-            ref = check.text(task.ref, (*here, "ref"), "ref", check.NAME_CHARACTERS)
-            if ref in refs:
-                raise BadInput(f"ref {check.shown(ref)} is used twice in this call: each needs its own", (*here, "ref"))
-            refs[ref] = place
-        made.append(draft)
+    made = [_draft(task, (*path, place), longest) for place, task in enumerate(tasks)]
+    _refuse_twice(made, tasks)
+    refs = _refs(made, tasks)
     if any(task.parents for task in tasks):
+        ids = {draft.id: place for place, draft in enumerate(made)}
         for place, task in enumerate(tasks):
             _hang(made, place, task.parents or (), refs, ids)
         refuse_cycles(made)
     return made
+
+
+def _refuse_twice(made: list[Draft], tasks: Sequence[Any]) -> None:
+    """By their texts, of which a hash is had for less."""
+    texts = [task.id.lower() for task in tasks if task.id is not None]
+    if len(set(texts)) == len(texts):
+        return
+    seen: set[UUID] = set()
+    for draft in made:
+        if draft.id in seen:
+            raise BadInput(f"id {draft.id} is given to two tasks of this call: each needs its own", (*draft.path, "id"))
+        seen.add(draft.id)
+
+
+def _refs(made: list[Draft], tasks: Sequence[Any]) -> dict[str, int]:
+    """Ref → place."""
+    refs: dict[str, int] = {}
+    for place, task in enumerate(tasks):
+        if task.ref is None:
+            continue
+        here = (*made[place].path, "ref")
+        ref = check.text(task.ref, here, "ref", check.NAME_CHARACTERS)
+        if ref in refs:
+            raise BadInput(f"ref {check.shown(ref)} is used twice in this call: each needs its own", here)
+        refs[ref] = place
+    return refs
 
 
 def _draft(task: Any, path: Path, longest: int) -> Draft:
