@@ -1,6 +1,6 @@
 """Crew and its peers in turn, on one PostgreSQL, in one run, each through its own public API and SDK.
 
-    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot] [--save]
+    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot] [--only PART …] [--save]
 
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.harness import BARE, OURS
@@ -41,7 +42,10 @@ Values = dict[str, dict[str, dict[int, float]]]
 """Figure → peer → round → value."""
 
 
-def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Values:
+PARTS = ("enqueue1", "enqueue10", "drain1", "drain2", "latency")
+
+
+def measured(home: Path, peers: list[str], rounds: int, snapshot: bool, parts: Sequence[str]) -> Values:
     results = Path(os.environ.get("QB", "/tmp/qb"), "results", "peers.jsonl")
     seen = len(results.read_text().splitlines()) if results.exists() else 0
 
@@ -53,7 +57,7 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool) -> Value
 
     harness("setup", *OURS, BARE)
     everyone = [*OURS, BARE, *peers]
-    for part in ("enqueue1", "enqueue10", "drain1", "drain2", "latency"):
+    for part in parts:
         harness("round", *everyone, "--rounds", str(rounds), "--parts", part)
     if snapshot:
         harness("longtx", *everyone, "--rounds", "1", "--jobs", "100000", "--cap", "40")
@@ -104,14 +108,16 @@ def main() -> None:
     arguments.add_argument("harness", type=Path)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--peers", default="graphile,pgqueuer,absurd,pgboss")
+    arguments.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     arguments.add_argument("--snapshot", action="store_true")
     add_argument(arguments)
     given = arguments.parse_args()
     peers = given.peers.split(",")
-    found = measured(given.harness, peers, given.rounds, given.snapshot)
+    found = measured(given.harness, peers, given.rounds, given.snapshot, given.only)
     print("\n".join(table(found, peers)))
     if given.save:
         options = [f"--rounds {given.rounds}", f"--peers {given.peers}", *["--snapshot"] * given.snapshot]
+        options += ["--only"] * (given.only != PARTS)
         save("beside_peers", kept(found, peers), ["HARNESS_DIR", *options])
 
 
