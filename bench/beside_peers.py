@@ -1,6 +1,7 @@
 """Crew and its peers in turn, on one PostgreSQL, in one run, each through its own public API and SDK.
 
-    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot] [--only PART …] [--save]
+    QB=… python -m bench.beside_peers HARNESS_DIR [--rounds 3] [--peers graphile,pgqueuer,absurd,pgboss] [--snapshot]
+      [--only PART …] [--save]
 
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
