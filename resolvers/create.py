@@ -178,9 +178,10 @@ class Creator:
         if rows is None:
             rows = await self.core.pool.run(lambda connection: create_tasks(connection, self.core.ns, batch))
         _after(rows, After()).tell(self.core)
+        if batch.groups:
+            new = {row.group_no: batch.tasks[row.ord - 1].new_group for row in rows}
+            self.core.groups.remember({no: batch.groups[place - 1].id for no, place in new.items() if place})
         numbers = {row.ord: row.no for row in rows}
-        new = {row.group_no: batch.tasks[row.ord - 1].new_group for row in rows}
-        self.core.groups.remember({no: batch.groups[place - 1].id for no, place in new.items() if place})
         ords = iter(range(1, len(batch.tasks) + 1))
         made: list[Made | CrewError] = []
         for call in calls:

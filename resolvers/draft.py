@@ -67,7 +67,11 @@ def drafts(tasks: Sequence[Any], path: Path, most: int, longest: int = check.JSO
     """Check the new tasks of one call. Raises BadInput with the path of the first bad field."""
     if len(tasks) > most:
         raise TooLarge(f"{len(tasks)} tasks in one call; at most {most} are allowed: send them in several calls", path)
-    made = [_draft(task, (*path, place), longest) for place, task in enumerate(tasks)]
+    made: list[Draft] = []
+    before = None
+    for place, task in enumerate(tasks):
+        before = _draft(task, (*path, place), longest, before)
+        made.append(before)
     _refuse_twice(made, tasks)
     refs = _refs(made, tasks)
     if any(task.parents for task in tasks):
@@ -104,13 +108,15 @@ def _refs(made: list[Draft], tasks: Sequence[Any]) -> dict[str, int]:
     return refs
 
 
-def _draft(task: Any, path: Path, longest: int) -> Draft:
-    draft = Draft(
-        id=new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id"),
-        name=check.text(task.name, (*path, "name"), "name", check.NAME_CHARACTERS),
-        path=path,
-        channel_name=check.text(task.channel, (*path, "channel"), "channel"),
-    )
+def _draft(task: Any, path: Path, longest: int, before: Draft | None) -> Draft:
+    name, channel = task.name, task.channel
+    # Most are called as the one before, for which that was good.
+    if before is None or name != before.name:
+        check.text(name, (*path, "name"), "name", check.NAME_CHARACTERS)
+    if before is None or channel != before.channel_name:
+        check.text(channel, (*path, "channel"), "channel")
+    id = new_id() if task.id is None else check.uuid(task.id, (*path, "id"), "id")
+    draft = Draft(id=id, name=name, path=path, channel_name=channel)
     if task.input is not None:
         draft.input = check.json_text(task.input, (*path, "input"), "input", longest)
     if task.metadata is not None:
