@@ -1,4 +1,4 @@
-"""The tasks of one call as rows: what is new of it, and where its links lead. Nothing here touches the database."""
+"""The tasks of one call, numbered and linked: what is new of it, and where its links lead. Nothing here touches the database."""
 
 from __future__ import annotations
 
