@@ -9,11 +9,9 @@ answers (tests/server/test_compiled.py). What it gave: docs/adr/0004.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Protocol
 
 import orjson
@@ -25,7 +23,6 @@ from graphql import (
     GraphQLEnumType,
     GraphQLError,
     GraphQLField,
-    GraphQLInputObjectType,
     GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
@@ -44,17 +41,8 @@ from graphql import (
     value_from_ast_untyped,
 )
 
-from schema.inputs import NullMeansDefault
+from schema.coercion import STRAWBERRY, Coerce, NotCovered, camel, coercion
 
-STRAWBERRY = "strawberry-definition"
-_INT32 = 1 << 31
-
-
-class NotCovered(Exception):
-    """Left to the executor."""
-
-
-Coerce = Callable[[Any], Any]
 Pending = list[tuple[dict[str, Any], str, Coroutine[Any, Any, Any], "Project"]]
 Project = Callable[[Any, "_Lite", Pending], Any]
 Arguments = Callable[[dict[str, Any]], dict[str, Any]]
@@ -185,159 +173,7 @@ def _variable(schema: GraphQLSchema, definition: Any) -> tuple[str, Coerce, bool
     if definition.default_value is not None or definition.directives:
         raise NotCovered
     kind = type_from_ast(schema, definition.type)
-    return definition.variable.name.value, _coercion(kind), isinstance(kind, GraphQLNonNull)
-
-
-# -- variables → inputs -------------------------------------------------------------------------------------------------
-
-
-@cache
-def _coercion(kind: Any) -> Coerce:
-    """Takes a value that is plainly right for the type; raises NotCovered otherwise."""
-    if isinstance(kind, GraphQLNonNull):
-        inner = _coercion(kind.of_type)
-
-        def required(value: Any) -> Any:
-            if value is None:
-                raise NotCovered
-            return inner(value)
-
-        return required
-    if isinstance(kind, GraphQLList):
-        each = _coercion(kind.of_type)
-
-        def many(value: Any) -> Any:
-            if value is None:
-                return None
-            if type(value) is not list:
-                raise NotCovered
-            return [each(v) for v in value]
-
-        return many
-    if isinstance(kind, GraphQLInputObjectType):
-        return _object(kind)
-    if isinstance(kind, GraphQLScalarType):
-        return _SCALARS.get(kind.name) or _own_scalar(kind)
-    if isinstance(kind, GraphQLEnumType):
-        return _member(kind)
-    raise NotCovered
-
-
-def _member(kind: GraphQLEnumType) -> Coerce:
-    members = {member.name: member for member in kind.extensions[STRAWBERRY].wrapped_cls}
-
-    def take(value: Any) -> Any:
-        if value is None:
-            return None
-        if type(value) is not str or value not in members:
-            raise NotCovered
-        return members[value]
-
-    return take
-
-
-def _plain(*kinds: type) -> Coerce:
-    def take(value: Any) -> Any:
-        if value is None or type(value) in kinds:
-            return value
-        raise NotCovered
-
-    return take
-
-
-def _int(value: Any) -> Any:
-    if value is None or (type(value) is int and -_INT32 <= value < _INT32):
-        return value
-    raise NotCovered
-
-
-def _float(value: Any) -> Any:
-    if value is None or type(value) is float:
-        return value
-    if type(value) is int and abs(value) < 1 << 53:
-        return float(value)
-    raise NotCovered
-
-
-_PLAIN: dict[str, type] = {"String": str, "ID": str, "Boolean": bool}
-_SCALARS: dict[str, Coerce] = {
-    **{name: _plain(kind) for name, kind in _PLAIN.items()},
-    "Int": _int,
-    "Float": _float,
-    "JSON": lambda value: value,
-}
-
-
-def _own_scalar(kind: GraphQLScalarType) -> Coerce:
-    parse = kind.parse_value
-
-    def take(value: Any) -> Any:
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except GraphQLError:
-            raise NotCovered from None
-
-    return take
-
-
-def _object(kind: GraphQLInputObjectType) -> Coerce:
-    definition = kind.extensions[STRAWBERRY]
-    make = _maker(definition.origin)
-    python_names = {f.graphql_name or _camel(f.python_name): f.python_name for f in definition.fields}
-    fields = {
-        name: (python_names[name], _plain_type(field.type), _coercion(field.type))
-        for name, field in kind.fields.items()
-    }
-    required = {name for name, field in kind.fields.items() if isinstance(field.type, GraphQLNonNull)}
-
-    def build(value: Any) -> Any:
-        if value is None:
-            return None
-        if type(value) is not dict:
-            raise NotCovered
-        if not required <= value.keys():
-            raise NotCovered
-        given = {}
-        for name, part in value.items():
-            if name not in fields:
-                raise NotCovered
-            to, plain, coerce = fields[name]
-            given[to] = part if type(part) is plain else coerce(part)
-        return make(given)
-
-    return build
-
-
-def _plain_type(kind: Any) -> type | None:
-    """Values of this Python type are right as they are."""
-    named = kind.of_type if isinstance(kind, GraphQLNonNull) else kind
-    return _PLAIN.get(named.name) if isinstance(named, GraphQLScalarType) else None
-
-
-def _maker(kind: Any) -> Callable[[dict[str, Any]], Any]:
-    """Makes an input of what is given. Its defaults stand in its class: an object of what is given alone takes a third of the
-    time that `__init__` takes, which sets each of twenty fields of a new task."""
-    after = getattr(kind, "__post_init__", None)
-    nulls_are_defaults = after is NullMeansDefault.__post_init__
-    in_class = all(f.default_factory is dataclasses.MISSING for f in dataclasses.fields(kind))
-    if not in_class or not (after is None or nulls_are_defaults):
-        return lambda given: kind(**given)
-
-    def make(given: dict[str, Any]) -> Any:
-        if nulls_are_defaults and None in given.values():
-            given = {name: value for name, value in given.items() if value is not None}
-        made = object.__new__(kind)
-        made.__dict__ = given
-        return made
-
-    return make
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+    return definition.variable.name.value, coercion(kind), isinstance(kind, GraphQLNonNull)
 
 
 # -- rows → a response --------------------------------------------------------------------------------------------------
@@ -477,7 +313,7 @@ class _Maker:
 
 def _arguments(field: GraphQLField, node: FieldNode) -> Arguments:
     """Literals are taken as variables are: what is not plainly right is left to the executor."""
-    names = {a.graphql_name or _camel(a.python_name): a.python_name for a in field.extensions[STRAWBERRY].arguments}
+    names = {a.graphql_name or camel(a.python_name): a.python_name for a in field.extensions[STRAWBERRY].arguments}
     variables: list[tuple[str, str]] = []
     literals: dict[str, Any] = {}
     for argument in node.arguments or ():
@@ -488,7 +324,7 @@ def _arguments(field: GraphQLField, node: FieldNode) -> Arguments:
             kind = field.args[argument.name.value].type
             if "JSON" in str(kind):
                 raise NotCovered
-            literals[to] = _coercion(kind)(_literal(value))
+            literals[to] = coercion(kind)(_literal(value))
     return lambda inputs: {**literals, **{to: inputs[name] for to, name in variables if name in inputs}}
 
 

@@ -17,7 +17,8 @@ from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute, locat
 from graphql.execution import Executor, create_source_event_stream
 
 from resolvers.core import Limits
-from schema.compiled import Compiled, NotCovered
+from schema.coercion import NotCovered
+from schema.compiled import Compiled
 from schema.context import Context
 from schema.errors import formatted, refused_request
 from server.access import Asker

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -47,6 +49,14 @@ async def group_of(crew: Crew) -> str:
     await crew.complete(*await crew.claim())
     group: str = made["taskGroup"]["id"]
     return group
+
+
+@asynccontextmanager
+async def tried(crew: Crew, times: int = 1) -> AsyncIterator[None]:
+    """The hand-over is, so often, whatever comes of it."""
+    before = await calls(crew)
+    yield
+    assert (await calls(crew) - before)["create_leased_task"] == times
 
 
 async def test_it_is_as_if_it_had_been_ready_first(crew: Crew) -> None:
@@ -111,7 +121,8 @@ async def test_what_is_held_is_not_handed_over(crew: Crew, kind: str) -> None:
     refs = {pauses.GROUP: group, pauses.CHANNEL: "c", pauses.WORKGROUP: "w"}
     await pauses.hold(crew, kind, refs[kind])
     claim = await waits(crew)
-    (task,) = await crew.create_tasks(group, {"name": "a", "workgroup": "w"})
+    async with tried(crew):
+        (task,) = await crew.create_tasks(group, {"name": "a", "workgroup": "w"})
     assert (await crew.task(task["id"], "state heldBy")) == {"state": "READY", "heldBy": [kind]}
     assert not claim.done()
     await pauses.let_go(crew, kind, refs[kind])
@@ -125,7 +136,8 @@ async def test_what_is_limited_is_not_handed_over(crew: Crew, kind: str) -> None
     await crew.create_tasks(group, {"name": "runs", "workgroup": "w"})
     (lease,) = await crew.claim(waitSeconds=20)
     claim = await waits(crew)
-    (task,) = await crew.create_tasks(group, {"name": "a", "workgroup": "w"})
+    async with tried(crew):
+        (task,) = await crew.create_tasks(group, {"name": "a", "workgroup": "w"})
     assert (await crew.task(task["id"], "state"))["state"] == "READY"
     assert not claim.done()
     await crew.complete(lease)
@@ -139,8 +151,9 @@ async def test_a_claim_waits_on_when_there_is_nothing_to_be_made(crew: Crew) -> 
     await crew.create_tasks(other["taskGroup"]["id"], {"name": "elsewhere", "id": id, "channel": "d"})
     claim = await waits(crew)
     await crew.sql("delete from task_group where id = $1", uuid.UUID(gone))
-    with pytest.raises(Refused) as refused:
-        await crew.create_tasks(gone, {"name": "none"})
+    async with tried(crew):
+        with pytest.raises(Refused) as refused:
+            await crew.create_tasks(gone, {"name": "none"})
     assert refused.value.code == "NOT_FOUND"
     with pytest.raises(Refused) as refused:
         await crew.create_tasks(group, {"name": "taken", "id": id})
@@ -202,7 +215,8 @@ async def test_a_claim_id_that_another_server_took_gets_no_more(dsn: str) -> Non
             "select ns, t.channel, t.rank, t.workgroup, no, t.group_no, 0, 5, 0 from gone join task t using (ns, no)"
         )
         assert names(await other.claim(claimId=claim_id)) == ["first"]
-        await crew.create_tasks(group, {"name": "a"})
+        async with tried(crew):
+            await crew.create_tasks(group, {"name": "a"})
         assert names(await other.claim()) == ["a"]
         assert not claim.done()
         claim.cancel()
