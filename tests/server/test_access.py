@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -275,6 +276,23 @@ async def test_a_key_adds_no_statement_to_a_request(server_here: Served) -> None
                 await http.post(server_here.url, json={"query": "{ __typename }"}, headers=bearer(given))
         ran = await calls(crew) - before
     assert ran["api_keys"] <= 8, "a wrong one costs the database no more"
+
+
+async def test_keys_are_read_again_only_when_their_mark_is_another(crew: Crew) -> None:
+    keys = deciding.Keyring(crew.services.core.pool, open_to_all=True)
+
+    async def reads(mark: str) -> int:
+        """While five beats bring this mark."""
+        before = (await calls(crew))["api_keys"]
+        for _ in range(5):
+            keys.confirm(mark, time.monotonic())
+            assert await keys.caller(None) == deciding.ANYONE
+        await keys.read()  # After one that has begun.
+        return (await calls(crew))["api_keys"] - before - 1
+
+    await keys.read()
+    assert await reads("") == 0
+    assert await reads("made or revoked elsewhere") == 1
 
 
 async def test_use_is_noted(server_here: Served) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 
+from resolvers.access import FRESH
 from tests.support.counted import calls
 from tests.support.crew import Crew, crew_on
 from tests.support.wait import until
@@ -75,7 +76,8 @@ async def test_a_thousand_idle_workers_add_no_statement_beyond_the_floor(crew: C
     assert {name: n for name, n in ran.items() if name not in BACKGROUND | FLOOR} == {}
     assert all(1 < ran[name] <= polls for name in FLOOR), (ran, polls)
     assert ran["ping_workers"] <= seconds / 13 + 1
-    assert ran["api_keys"] <= seconds / 60 + 1
+    # Their mark is confirmed with each beat; where a busy machine makes beats late, they are read once for all.
+    assert ran["api_keys"] <= seconds / FRESH + 1
     rows = await crew.sql("select count(*)::int as n from pg_stat_activity where datname = current_database()")
     assert rows[0]["n"] <= crew.services.core.pool.size + 1, "the pool and the one that listens"
 
