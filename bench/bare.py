@@ -37,7 +37,7 @@ def application(body: bytes) -> Starlette:
 
 
 def main() -> None:
-    settings = Settings(port=int(sys.argv[1]))
+    settings = Settings(port=int(sys.argv[1]))  # type: ignore[call-arg]
     listener = listen(settings)
     # As server.serve does.
     gc.freeze()

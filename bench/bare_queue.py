@@ -96,7 +96,7 @@ class BareQueue:
 
 
 def main() -> None:
-    settings = Settings(port=int(sys.argv[1]))
+    settings = Settings(port=int(sys.argv[1]))  # type: ignore[call-arg]
     listener = listen(settings)
     # As server.serve does.
     gc.freeze()

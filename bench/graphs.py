@@ -93,7 +93,7 @@ async def drain(client: Client, batch: int) -> int:
     while True:
         claim = {"workerId": "w", "channels": [NOOP], "limit": batch, "claimId": str(uuid.uuid4())}
         data = await client.ask(TURN, {"done": {"results": results}, "claim": claim})
-        done += data["completeTasks"]["completed"]
+        done += int(data["completeTasks"]["completed"])
         if not data["claimTasks"]["leases"]:
             return done
         results = [result(lease) for lease in data["claimTasks"]["leases"]]

@@ -73,7 +73,8 @@ def main() -> None:
 
     def cmdline(peer: str, cmd: str, **given: Any) -> list[str]:
         if peer not in ours:
-            return theirs["cmdline"](peer, cmd, **given)
+            found: list[str] = theirs["cmdline"](peer, cmd, **given)
+            return found
         pairs = [text for name, value in given.items() for text in (f"--{name}", str(value))]
         return [python, "-P", str(ROOT / "bench/peer_crew.py"), peer, cmd, *pairs]
 

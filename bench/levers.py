@@ -1,4 +1,4 @@
-"""What each lever gave: the same work done as before and as now, in turn, in one run.
+"""What all of it gave: the same work done as before and as now, in turn, in one run. (Lever by lever: bench.ablation.)
 
     python -m bench.levers [--rounds 3] [--base 142e665] [--save]
 
@@ -217,13 +217,11 @@ async def of_creation(dsn: str, count: int) -> tuple[float, float]:
         "insert into task_group (ns, group_no, id, name, made_upto) values (1, 1, gen_random_uuid(), 'g', 0) on conflict do nothing"
     )
     text = json.dumps(PAYLOAD)
-    rest = (None, None, None, None, 5, 30.0, 1.0, 3600.0)
 
     def batch(weight: int) -> Batch:
+        tasks = range(count)
         return Batch(
-            tasks=[
-                NewTaskRow(new_id(), 0, 1, 1, 0, 0, "noop", text, *rest, weight, False, None, 0) for _ in range(count)
-            ]
+            tasks=[NewTaskRow(new_id(), "noop", group_no=1, channel=1, input=text, weight=weight) for _ in tasks]
         )
 
     times: dict[int, list[float]] = {2: [], 1: []}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bench.aims import AIMS, BARE, PEERS, best
-from bench.results import Figure, Results
+from bench.aims import AIMS, PEERS, best
+from bench.harness import BARE
+from bench.results import WITHOUT, Figure, Results
 
 LESS_IS_BETTER = ("s", "ms", "µs", "µs/task")
 
@@ -98,8 +99,17 @@ SOURCES: Mapping[str, Source] = {
     "fanout": Source("Events to many subscribers", (), "the first", (Plot("fanout"),)),
     "events": Source("The event log, on and off", ("without",), "without events", (Plot("events", ratios=True),)),
     "processes": Source("More server processes", ("1 process",), "one process", (Plot("processes", ratios=True),)),
+    "ablation": Source(
+        "What each lever gives: with it, and without",
+        (WITHOUT,),
+        "without",
+        (
+            Plot("ablation_costs", lambda figure: figure.unit in LESS_IS_BETTER, ratios=True),
+            Plot("ablation_rates", lambda figure: figure.unit not in LESS_IS_BETTER, ratios=True),
+        ),
+    ),
     "levers": Source(
-        "What each lever gave: then and now",
+        "What all of it gave: then and now",
         ("before",),
         "before",
         (

@@ -253,6 +253,7 @@ async def known_things(dsn: str) -> dict[str, str]:
         )
     finally:
         await c.close()
+    assert now is not None
     return {"group": first, "big": big, "task": task, "join": join, **{k: v.isoformat() for k, v in now.items()}}
 
 

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+WITH, WITHOUT = "with it", "without"
+"""The series of what is measured with a lever, and without."""
 HOME = Path(__file__).resolve().parent.parent / "docs" / "performance"
 
 

@@ -133,10 +133,10 @@ async def through_http(host: str, port: int, tasks: int) -> Figures:
 # -- straight through asyncpg -------------------------------------------------------------------------------------------
 
 
-def _rows(channel: int, group_no: int, n: int) -> Batch:
+def rows_of(channel: int, group_no: int, n: int) -> Batch:
     text = json.dumps(PAYLOAD)
-    row = (0, group_no, channel, 0, 0, "noop", text, None, None, None, None, 5, 30.0, 1.0, 3600.0, 1, False, None, 0)
-    return Batch(tasks=[NewTaskRow(uuid.uuid4(), *row) for _ in range(n)])
+    made = range(n)
+    return Batch(tasks=[NewTaskRow(uuid.uuid4(), "noop", group_no=group_no, channel=channel, input=text) for _ in made])
 
 
 async def straight(dsn: str, tasks: int) -> Figures:
@@ -152,7 +152,7 @@ async def straight(dsn: str, tasks: int) -> Figures:
 
     async def create(n: int) -> None:
         async with pool.acquire() as connection:
-            await create_tasks(connection, NS, _rows(channel, group_no, n))
+            await create_tasks(connection, NS, rows_of(channel, group_no, n))
 
     async def turn(n: int) -> int:
         start = [(channel, -(1 << 31), 0)]

@@ -249,9 +249,9 @@ async def test_a_late_answer_is_an_error_and_then_ignored(crew: Crew, operator: 
         return reply(body={"output": "late"})
 
     operator.replies.append(late)
-    made = await create(crew, operator, timeoutSeconds=0.2)
+    made = await create(crew, operator, timeoutSeconds=1)
     id = await one_task(crew)
-    assert await failed(crew, id) == f"the operator at {operator.url} did not answer within 0.2 s"
+    assert await failed(crew, id) == f"the operator at {operator.url} did not answer within 1 s"
     answered.set()
     await update(crew, made, timeoutSeconds=60)
     operator.replies.append(reply(body={"output": "second"}))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +69,9 @@ def environment(**given: str) -> dict[str, str]:
 class ServerProcess:
     """`crew serve` on a port that stays the same over restarts, with its data in `home`."""
 
+    program: Sequence[str] = ("server.cli",)
+    """The module that runs, and what it is given before `serve`."""
+
     def __init__(self, home: Path, **settings: str) -> None:
         self.data_dir = home / "crew"
         self.log = home / "server.log"
@@ -104,7 +107,7 @@ class ServerProcess:
         """Start it, and do not wait."""
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", "serve", "--port", str(self.port)],
+                [sys.executable, "-m", *self.program, "serve", "--port", str(self.port)],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
