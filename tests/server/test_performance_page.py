@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,11 @@ def test_an_aim_names_a_figure_that_is_kept(aim: Aim):
     series = set(kept[aim.figure].series)
     assert set(aim.values.ours) <= series
     assert not aim.values.others or set(aim.values.others) & series
+
+
+def test_each_lever_can_be_taken_out_of_a_server():
+    """In a process of its own: what they replace stays replaced."""
+    program = "from bench.ablation import LEVERS\nfrom bench.taken_out import TAKEN_OUT\n"
+    program += "assert [x.taken_out for x in LEVERS if x.taken_out] == list(TAKEN_OUT)\n"
+    program += "for take_out in TAKEN_OUT.values():\n    take_out()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PAGE.parent.parent, timeout=60)
