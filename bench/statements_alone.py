@@ -81,7 +81,7 @@ def in_one_commit(call: str, channel: int, worker: int) -> Turn:
 def in_two_commits(channel: int, worker: int) -> Turn:
     async def turn(connection: Connection, done: list[Completion], n: int, place: tuple[int, int]) -> list[ClaimedRow]:
         if done:
-            await complete_tasks(connection, NS, done)
+            await complete_tasks(connection, NS, done, waits=False)
         request = ClaimRequest(worker, n, 60.0, uuid.uuid4(), "")
         return (await claim_tasks(connection, NS, [(channel, *place)], [request])).rows
 

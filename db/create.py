@@ -259,6 +259,10 @@ async def lock_parents(
     return [ParentRow(*row) for row in rows]
 
 
+async def lock_groups(connection: Connection, ns: int, nos: list[int]) -> None:
+    await connection.fetch(statement("create", "lock_groups"), ns, nos)
+
+
 async def existing_tasks(connection: Connection, ns: int, ids: list[UUID]) -> list[ExistingTask]:
     return [ExistingTask(*row) for row in await connection.fetch(statement("create", "existing_tasks"), ns, ids)]
 

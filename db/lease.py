@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -123,10 +123,18 @@ async def standing_leases(connection: Connection, ns: int, lease_nos: list[int])
     return [StandingRow(*row) for row in rows]
 
 
+async def free_leases(connection: Connection, ns: int, lease_nos: Iterable[int]) -> set[tuple[int, int]]:
+    """Lease numbers and tasks, those that nobody else has in hand; locked until the transaction ends."""
+    return {
+        (no, task) for no, task in await connection.fetch(statement("lease", "free_leases"), ns, sorted(set(lease_nos)))
+    }
+
+
 async def complete_tasks(
-    connection: Connection, ns: int, items: Sequence[Completion], *, keyed: bool = False
+    connection: Connection, ns: int, items: Sequence[Completion], *, keyed: bool = False, waits: bool = True
 ) -> CompletedRow:
-    """`keyed`: those with keys too, whose twins have been brought in, in a transaction that settles freed ones after."""
+    """`keyed`: those with keys too, whose twins have been brought in, in a transaction that settles freed ones after. `waits`: for
+    leases that others have in hand; else these are passed over, unless there is something that makes tasks."""
     args = (
         ns,
         sorted({x.lease_no for x in items}),
@@ -136,7 +144,7 @@ async def complete_tasks(
         some([x.child_delay for x in items]),
     )
     makes = [x.makes for x in items]
-    if keyed or any(makes):
+    if waits or keyed or any(makes):
         rows = await connection.fetch(statement("lease", "complete_tasks_full"), *args, makes, keyed)
     else:
         rows = await connection.fetch(statement("lease", "complete_tasks"), *args)
@@ -161,9 +169,12 @@ async def fail_tasks(connection: Connection, ns: int, items: list[Failure], *, k
     return [FailedRow(*row) for row in rows]
 
 
-async def release_leases(connection: Connection, ns: int, items: list[tuple[int, int]]) -> list[ReleasedRow]:
+async def release_leases(
+    connection: Connection, ns: int, items: list[tuple[int, int]], *, waits: bool = True
+) -> list[ReleasedRow]:
+    """`waits`: as in complete_tasks."""
     rows = await connection.fetch(
-        statement("lease", "release_leases"),
+        statement("lease", "release_leases_full") if waits else statement("lease", "release_leases"),
         ns,
         sorted({x[0] for x in items}),
         [x[0] for x in items],
@@ -172,9 +183,12 @@ async def release_leases(connection: Connection, ns: int, items: list[tuple[int,
     return [ReleasedRow(*row) for row in rows]
 
 
-async def extend_leases(connection: Connection, ns: int, items: list[tuple[int, int]], seconds: float) -> ExtendedRow:
+async def extend_leases(
+    connection: Connection, ns: int, items: list[tuple[int, int]], seconds: float, *, waits: bool = True
+) -> ExtendedRow:
+    """`waits`: as in complete_tasks."""
     rows = await connection.fetch(
-        statement("lease", "extend_leases"),
+        statement("lease", "extend_leases_full") if waits else statement("lease", "extend_leases"),
         ns,
         sorted({x[0] for x in items}),
         [x[0] for x in items],

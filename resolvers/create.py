@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,6 +21,7 @@ from db.create import (
     create_tasks,
     existing_tasks,
     groups_to_repeat,
+    lock_groups,
     lock_parents,
     tasks_made_with_group,
 )
@@ -55,6 +57,8 @@ from resolvers.gather import Gather
 Result = TypeVar("Result")
 SCHEDULED, READY, RUNNING, FAILED = 1, 2, 3, 6
 _TRIES = 100
+APART = 4
+"""So many at once; more would take the connections from what waits for nobody."""
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Creator:
 
     core: Core
     gather: Gather[list[Call], list[Made]] = field(init=False)
+    _apart: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(APART))
 
     def __post_init__(self) -> None:
         self.gather = Gather(self._flush, weigh=_weight, width=2, beside=500)
@@ -79,7 +84,7 @@ class Creator:
         calls = [self.into_new(g, (*path, "groups", n) if many else path) for n, g in enumerate(groups)]
         _refuse_twice([(call.group_id, (*call.path, "id")) for call in calls])
         _refuse_twice([(d.id, (*d.path, "id")) for call in calls for d in call.drafts])
-        return await self.gather.add(calls) if calls else []
+        return await self._made(calls) if calls else []
 
     def into_new(self, group: Any, path: Path) -> Call:
         """A group and its tasks, checked."""
@@ -104,7 +109,15 @@ class Creator:
 
     async def tasks(self, group_id: object, tasks: Sequence[Any], path: Path) -> Made:
         """createTasks: into a group that is there."""
-        return (await self.gather.add([self.into_old(group_id, tasks, path)]))[0]
+        return (await self._made([self.into_old(group_id, tasks, path)]))[0]
+
+    async def _made(self, calls: list[Call]) -> list[Made]:
+        """By the statement that makes what others ask for, too; apart where something has to be looked at, or waited for."""
+        if not any(call.needs_a_look for call in calls):
+            with suppress(Moved):
+                return await self.gather.add(calls)
+        async with self._apart:
+            return await self._make_alone(calls)
 
     def into_old(self, group_id: object, tasks: Sequence[Any], path: Path) -> Call:
         """Tasks for a group that is there, checked."""
@@ -116,10 +129,10 @@ class Creator:
         old = [call for calls in batch for call in calls if call.new_group is None]
         numbers = self.core.groups.numbers
         for call in old:
-            call.is_known = bool(call.drafts) and not call.needs_a_look and call.group_id in numbers
+            call.is_known = bool(call.drafts) and call.group_id in numbers
             call.group_no = numbers[call.group_id] if call.is_known else 0
         answers = await self._make(batch, await self._look_up([c for c in old if not c.is_known]))
-        again = [n for n, calls in enumerate(batch) if isinstance(answers[n], CrewError) and calls[0].is_known]
+        again = [n for n, calls in enumerate(batch) if isinstance(answers[n], Moved) and calls[0].is_known]
         if again:
             # The group may be gone, and its id name a new one.
             parts = [batch[n] for n in again]
@@ -137,24 +150,18 @@ class Creator:
         answers: list[list[Made] | BaseException | None] = [
             next((refused[id(c)] for c in calls if id(c) in refused), None) for calls in batch
         ]
-        plain = [n for n, calls in enumerate(batch) if answers[n] is None and not any(c.needs_a_look for c in calls)]
+        plain = [n for n, answer in enumerate(answers) if answer is None]
         if plain:
             try:
                 made = await self._make_plain([call for n in plain for call in batch[n]])
                 for n in plain:
                     found = [made.pop(0) for _ in batch[n]]
-                    answers[n] = next((f for f in found if isinstance(f, CrewError)), None) or [
+                    answers[n] = next((f for f in found if isinstance(f, Moved)), None) or [
                         f for f in found if isinstance(f, Made)
                     ]
             except asyncpg.UniqueViolationError:
                 pass
-        for n, calls in enumerate(batch):
-            if answers[n] is None:
-                try:
-                    answers[n] = await self._make_alone(calls)
-                except Exception as error:
-                    answers[n] = error
-        return [a for a in answers if a is not None]
+        return [Moved() if a is None else a for a in answers]
 
     async def find_groups(self, on: Pool | Connection, calls: list[Call]) -> dict[int, CrewError]:
         """Gives calls into groups that are there the numbers of these; the refusals of others, by the id() of each."""
@@ -169,7 +176,14 @@ class Creator:
                 refused[id(call)] = _no_group(call)
         return refused
 
-    async def _make_plain(self, calls: list[Call]) -> list[Made | CrewError]:
+    async def lock_groups(self, connection: Connection, calls: list[Call]) -> None:
+        """Of calls into groups that are there: whoever deletes one is waited for."""
+        nos = sorted({c.group_no for c in calls if c.new_group is None})
+        if nos:
+            await lock_groups(connection, self.core.ns, nos)
+
+    async def _make_plain(self, calls: list[Call]) -> list[Made | Moved]:
+        """Moved: its group is locked, or gone."""
         batch = Batch()
         numbers_of = await self._numbers(calls)
         for call in calls:
@@ -183,10 +197,10 @@ class Creator:
             self.core.groups.remember({no: batch.groups[place - 1].id for no, place in new.items() if place})
         numbers = {row.ord: row.no for row in rows}
         ords = iter(range(1, len(batch.tasks) + 1))
-        made: list[Made | CrewError] = []
+        made: list[Made | Moved] = []
         for call in calls:
             tasks = [(numbers.get(next(ords), 0), d.id) for d in call.drafts]
-            made.append(Made(call.group_id, tasks) if all(no for no, _ in tasks) else _no_group(call))
+            made.append(Made(call.group_id, tasks) if all(no for no, _ in tasks) else Moved())
         return made
 
     async def _hand_over(self, calls: list[Call], batch: Batch) -> list[CreatedRow] | None:
@@ -211,6 +225,10 @@ class Creator:
         """One caller's groups in one transaction."""
 
         async def work(connection: Connection, after: After) -> list[Made]:
+            refused = await self.find_groups(connection, [c for c in calls if c.new_group is None])
+            for error in refused.values():
+                raise error
+            await self.lock_groups(connection, calls)
             return await self.look_and_make(connection, calls, after)
 
         return await self.transact(work, calls[0].path)
@@ -267,7 +285,7 @@ class Creator:
             fill(numbers_of, batch, call, there)
         rows = await create_tasks(connection, ns, batch) if batch.tasks or batch.groups else []
         if len(rows) < len(batch.tasks):
-            raise _no_group(next(c for c in calls if c.new_group is None))
+            raise Moved  # Its group is gone.
         numbers = {task.id: row.no for task, row in zip(batch.tasks, rows, strict=True)} | there.made
         _after(rows, after)
         pairs = [(numbers[c.drafts[at].id], old) for c, tree in adoptions if tree for at, old in tree.adopted_by]
@@ -457,7 +475,8 @@ class Alone(CrewError):
 
 
 class Moved(Exception):
-    """A parent changed its place between two looks: run the transaction again."""
+    """A parent changed its place between two looks, or a group is gone: run the transaction again. Of calls that are made together:
+    this one is to be made apart."""
 
 
 def _no_group(call: Call) -> NotFound:

@@ -58,6 +58,10 @@ class Conflict(CrewError):
     code = "CONFLICT"
 
 
+class InvalidChildren(CrewError):
+    code = "INVALID_CHILDREN"
+
+
 class DuplicateKey(CrewError):
     code = "DUPLICATE_KEY"
 

@@ -132,13 +132,13 @@ async def wait_again(connection: Connection, ns: int, after: After, nos: list[in
         await cancel_under(connection, ns, after, lost)
 
 
-async def give_back(core: Core, leases: list[tuple[int, int]]) -> set[int]:
-    """Release leases, untouched. Answers which (by place in `leases`) stood."""
+async def give_back(core: Core, leases: list[tuple[int, int]], *, waits: bool = True) -> set[int]:
+    """Release leases, untouched. Answers which (by place in `leases`) stood; `waits`: as db.lease.complete_tasks has it."""
     if not leases:
         return set()
 
     async def work(connection: Connection) -> tuple[set[int], After]:
-        found = await release_leases(connection, core.ns, leases)
+        found = await release_leases(connection, core.ns, leases, waits=waits)
         after = After([(f.channel, f.rank, f.no) for f in found])
         runners = [f.no for f in found if f.keyed]
         if runners:

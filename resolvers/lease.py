@@ -18,9 +18,9 @@ from db.pool import Connection
 from resolvers import check
 from resolvers.call import Call
 from resolvers.core import Core
-from resolvers.create import FAILED, READY, SCHEDULED, Creator, Moved
+from resolvers.create import APART, FAILED, READY, SCHEDULED, Creator, Moved
 from resolvers.draft import Draft, drafts, new_id
-from resolvers.errors import BadInput, Conflict, CrewError, Path, TooLarge
+from resolvers.errors import BadInput, Conflict, CrewError, InvalidChildren, Path, TooLarge
 from resolvers.follow import After, end_children, give_back, wait_again
 from resolvers.gather import Gather
 
@@ -46,6 +46,10 @@ class Refused:
     path: list[str] | None = None
 
 
+BUSY = Refused(-1, "", "BUSY", "")
+"""Not an answer yet: it stands, and somebody else has it in hand."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of a call: the task numbers taken, in the order sent, and what was refused."""
@@ -69,6 +73,9 @@ class Item(rows.Completion):
 
 
 Answer = Refused | None
+Attempt = Callable[[list[Item], bool], Awaitable[list[Answer]]]
+"""Items, and whether others who have them in hand are waited for; else these are BUSY."""
+Flush = Callable[[list[list[Item]], bool], Awaitable[Sequence[list[Answer] | BaseException]]]
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Finisher:
     creator: Creator
     completions: Gather[list[Item], list[Answer]] = field(init=False)
     failures: Gather[list[Item], list[Answer]] = field(init=False)
+    _apart: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(APART))
 
     def __post_init__(self) -> None:
         self.completions = Gather(self._flush_completions, weigh=len)
@@ -88,7 +96,7 @@ class Finisher:
 
     async def complete(self, results: Sequence[Any]) -> Outcome:
         items, refused = self._items(results, "results", self._completion)
-        answers = await self.completions.add(items) if items else []
+        answers = await self._until_free(items, self._gathered(self.completions, self._flush_completions))
         return self._outcome(items, answers, refused)
 
     def _completion(self, item: Item, result: Any) -> None:
@@ -110,23 +118,25 @@ class Finisher:
             except CrewError as error:
                 raise InvalidChildren(error.message, error.path) from error
 
-    async def _flush_completions(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
+    async def _flush_completions(
+        self, batch: list[list[Item]], waits: bool = False
+    ) -> Sequence[list[Answer] | BaseException]:
         plain = [i for items in batch for i in items if not i.children and i.workgroup_delay is None]
         rich = [i for items in batch for i in items if i.children or i.workgroup_delay is not None]
         if not rich:
-            found = iter(await self._complete_plain(plain))
+            found = iter(await self._complete_plain(plain, waits))
             return [[next(found) for _ in items] for items in batch]
         answers: dict[int, Answer | BaseException] = {}
         if plain:
-            await self._answer(answers, plain, lambda: self._complete_plain(plain))
+            await self._answer(answers, plain, lambda: self._complete_plain(plain, waits))
         try:
-            answers.update((id(i), a) for i, a in zip(rich, await self._complete_rich(rich), strict=True))
+            answers.update((id(i), a) for i, a in zip(rich, await self._complete_rich(rich, waits), strict=True))
         except (CrewError, asyncpg.UniqueViolationError) as error:
             if len(rich) == 1:
                 answers[id(rich[0])] = _refuse_children(rich[0], error)
             else:
                 for item in rich:
-                    await self._answer(answers, [item], lambda one=item: self._complete_one(one))  # type: ignore[misc]
+                    await self._answer(answers, [item], lambda one=item: self._complete_one(one, waits))  # type: ignore[misc]
         except Exception as error:
             answers.update((id(i), error) for i in rich)
         return [_together([answers[id(i)] for i in items]) for items in batch]
@@ -142,17 +152,17 @@ class Finisher:
         except Exception as error:
             answers.update((id(i), error) for i in items)
 
-    async def _complete_one(self, item: Item) -> list[Answer]:
+    async def _complete_one(self, item: Item, waits: bool) -> list[Answer]:
         try:
-            return await self._complete_rich([item])
+            return await self._complete_rich([item], waits)
         except (CrewError, asyncpg.UniqueViolationError) as error:
             return [_refuse_children(item, error)]
 
-    async def _complete_plain(self, items: list[Item]) -> list[Answer]:
+    async def _complete_plain(self, items: list[Item], waits: bool) -> list[Answer]:
         """One statement, one commit; and a transaction for those that have to do with keys."""
 
-        async def work(left: list[Item]) -> set[int]:
-            found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, left))
+        async def work(left: list[Item], waits: bool) -> set[int]:
+            found = await self.core.pool.run(lambda c: rows.complete_tasks(c, self.core.ns, left, waits=waits))
             merging = found.merging
             if merging:
                 await self.core.pool.run(lambda c: merge_ready(c, self.core.ns, merging))
@@ -161,37 +171,47 @@ class Finisher:
             after.tell(self.core)
             taken = {id(left[o - 1]) for o in found.ords or ()}
             if found.keyed:
-                taken |= await self._complete_together([left[o - 1] for o in found.keyed], keyed=True)
+                taken |= await self._complete_together([left[o - 1] for o in found.keyed], waits, keyed=True)
             return taken
 
-        return await self._settle(items, "completed", work)
+        return await self._settle(items, "completed", work, waits)
 
-    async def _complete_rich(self, items: list[Item]) -> list[Answer]:
+    async def _complete_rich(self, items: list[Item], waits: bool) -> list[Answer]:
         """Completions that make tasks or suspend workgroups: one transaction; a refusal undoes all of it."""
 
-        async def work(left: list[Item]) -> set[int]:
+        async def work(left: list[Item], waits: bool) -> set[int]:
             try:
-                return await self._complete_together(left, keyed=False)
+                return await self._complete_together(left, waits, keyed=False)
             except _Keyed:
-                return await self._complete_together(left, keyed=True)
+                return await self._complete_together(left, waits, keyed=True)
 
-        return await self._settle(items, "completed", work)
+        return await self._settle(items, "completed", work, waits)
 
-    async def _complete_together(self, items: list[Item], *, keyed: bool) -> set[int]:
+    async def _complete_together(self, items: list[Item], waits: bool, *, keyed: bool) -> set[int]:
         """In one transaction; answers the ids of those taken. Raises _Keyed when some have to do with keys."""
         try:
-            ords, after = await self.core.pool.run(
-                lambda c: self._complete_within(c, items, keyed=keyed), transaction=True
+            taken, after = await self.core.pool.run(
+                lambda c: self._complete_within(c, items, waits, keyed=keyed), transaction=True
             )
         except Moved:
             return set()
         after.tell(self.core)
-        return {id(items[o - 1]) for o in ords}
+        return {id(i) for i in taken}
+
+    async def _free(self, connection: Connection, items: list[Item], waits: bool) -> list[Item]:
+        """Those whose leases nobody else has in hand; all, where others are waited for."""
+        if waits:
+            return items
+        free = await rows.free_leases(connection, self.core.ns, (i.lease_no for i in items))
+        return [i for i in items if (i.lease_no, i.no) in free]
 
     async def _complete_within(
-        self, connection: Connection, items: list[Item], *, keyed: bool
-    ) -> tuple[list[int], After]:
+        self, connection: Connection, items: list[Item], waits: bool, *, keyed: bool
+    ) -> tuple[list[Item], After]:
         ns, after = self.core.ns, After()
+        items = await self._free(connection, items, waits)
+        if not items:
+            return [], after
         if keyed:
             await bring_twins(connection, ns, [(i.lease_no, i.no) for i in items], succeed=True)
         found = await rows.complete_tasks(connection, ns, items, keyed=keyed)
@@ -221,7 +241,7 @@ class Finisher:
             await self.creator.make_within(connection, calls, after)
         await end_children(connection, ns, after, joins=found.joins or ())
         after.due += await self._suspend(connection, [(i.no, i.workgroup_delay) for i, _ in hit if i.workgroup_delay])
-        return list(found.ords or ()), after
+        return [item for item, _ in hit], after
 
     async def _suspend(self, connection: Connection, delays: list[tuple[int, float]]) -> list[float]:
         if not delays:
@@ -234,7 +254,7 @@ class Finisher:
 
     async def fail(self, failures: Sequence[Any]) -> Outcome:
         items, refused = self._items(failures, "failures", self._failure)
-        answers = await self.failures.add(items) if items else []
+        answers = await self._until_free(items, self._gathered(self.failures, self._flush_failures))
         return self._outcome(items, answers, refused)
 
     def _failure(self, item: Item, failure: Any) -> None:
@@ -252,19 +272,24 @@ class Finisher:
             bool(failure.discard),
         )
 
-    async def _flush_failures(self, batch: list[list[Item]]) -> Sequence[list[Answer] | BaseException]:
+    async def _flush_failures(
+        self, batch: list[list[Item]], waits: bool = False
+    ) -> Sequence[list[Answer] | BaseException]:
         items = [i for part in batch for i in part]
 
-        async def work(left: list[Item]) -> set[int]:
-            taken, after = await self.core.pool.run(lambda c: self._fail_within(c, left), transaction=True)
+        async def work(left: list[Item], waits: bool) -> set[int]:
+            taken, after = await self.core.pool.run(lambda c: self._fail_within(c, left, waits), transaction=True)
             after.tell(self.core)
             return {id(i) for i in taken}
 
-        answers = iter(await self._settle(items, "failed", work))
+        answers = iter(await self._settle(items, "failed", work, waits))
         return [[next(answers) for _ in part] for part in batch]
 
-    async def _fail_within(self, connection: Connection, items: list[Item]) -> tuple[list[Item], After]:
+    async def _fail_within(self, connection: Connection, items: list[Item], waits: bool) -> tuple[list[Item], After]:
         ns, after = self.core.ns, After()
+        items = await self._free(connection, items, waits)
+        if not items:
+            return [], after
         found = await rows.fail_tasks(connection, ns, [i.failure for i in items if i.failure is not None])
         keyed = [items[f.ord - 1] for f in found if not f.state]
         taken = [items[f.ord - 1] for f in found if f.state]
@@ -300,15 +325,15 @@ class Finisher:
         until: list[datetime] = []
         suspended: set[int] = set()
 
-        async def work(left: list[Item]) -> set[int]:
+        async def work(left: list[Item], waits: bool) -> set[int]:
             pairs = [(i.lease_no, i.no) for i in left]
-            found = await self.core.pool.run(lambda c: rows.extend_leases(c, self.core.ns, pairs, seconds))
+            found = await self.core.pool.run(lambda c: rows.extend_leases(c, self.core.ns, pairs, seconds, waits=waits))
             if found.until is not None:
                 until.append(found.until)
             suspended.update(left[o - 1].index for o in found.suspended or ())
             return {id(left[o - 1]) for o in found.ords or ()}
 
-        answers = await self._settle(items, "", work)
+        answers = await self._until_free(items, lambda left, waits: self._settle(left, "", work, waits))
         if reports:
             await self.core.pool.run(lambda c: rows.report_progress(c, self.core.ns, reports))
         refused = sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index)
@@ -334,11 +359,12 @@ class Finisher:
         if not items:
             return Outcome([], refused)
 
-        async def work(left: list[Item]) -> set[int]:
-            stood = await give_back(self.core, [(i.lease_no, i.no) for i in left])
+        async def work(left: list[Item], waits: bool) -> set[int]:
+            stood = await give_back(self.core, [(i.lease_no, i.no) for i in left], waits=waits)
             return {id(left[at]) for at in stood}
 
-        return self._outcome(items, await self._settle(items, "", work), refused)
+        answers = await self._until_free(items, lambda left, waits: self._settle(left, "", work, waits))
+        return self._outcome(items, answers, refused)
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -381,10 +407,36 @@ class Finisher:
         taken = [i.no for i, a in zip(items, answers, strict=True) if a is None]
         return Outcome(taken, sorted([*refused, *(a for a in answers if a is not None)], key=lambda r: r.index))
 
+    async def _until_free(self, items: list[Item], attempt: Attempt) -> list[Answer]:
+        """What is busy is tried again apart, so that nobody else waits for whoever has it in hand, as who deletes a large group."""
+        answers = await attempt(items, False) if items else []
+        if BUSY not in answers:
+            return answers
+        left = [n for n, answer in enumerate(answers) if answer is BUSY]
+        async with self._apart:
+            found = await attempt([items[n] for n in left], True)
+        for n, answer in zip(left, found, strict=True):
+            answers[n] = answer
+        return answers
+
+    def _gathered(self, gather: Gather[list[Item], list[Answer]], flush: Flush) -> Attempt:
+        """With what other calls bring, unless others are waited for."""
+
+        async def attempt(items: list[Item], waits: bool) -> list[Answer]:
+            if not waits:
+                return await gather.add(items)
+            (found,) = await flush([items], True)
+            if isinstance(found, BaseException):
+                raise found
+            return found
+
+        return attempt
+
     async def _settle(
-        self, items: list[Item], ended_as: str, work: Callable[[list[Item]], Awaitable[set[int]]]
+        self, items: list[Item], ended_as: str, work: Callable[[list[Item], bool], Awaitable[set[int]]], waits: bool
     ) -> list[Answer]:
-        """Let `work` take items (it answers the ids of those taken) until each counts or is known not to stand.
+        """Let `work` take items (it answers the ids of those taken) until each counts or is known not to stand; where it does not
+        wait, once: what stands then is BUSY.
 
         None for what counts, now or by an earlier call under the same lease; else why not.
         """
@@ -395,16 +447,17 @@ class Finisher:
             # In the order sent, in which their continuations are made.
             if len({(i.lease_no, i.no) for i in left}) < len(left):
                 left = list({(i.lease_no, i.no): i for i in reversed(left)}.values())[::-1]
-            taken = await work(left)
+            taken = await work(left, waits)
             if len(taken) == len(items):
                 return [None] * len(items)
             answers.update(dict.fromkeys(taken))
             left = [i for i in items if id(i) not in answers]
             if left:
                 left = await self._explain(left, ended_as, answers)
-            if not left:
-                return [answers[id(i)] for i in items]
-            await asyncio.sleep(0)
+            if left and waits:
+                await asyncio.sleep(0)
+                continue
+            return [answers.get(id(i), BUSY) for i in items]
         raise Conflict("these leases are being changed by other calls all the time: try again")
 
     async def _explain(self, items: list[Item], ended_as: str, answers: dict[int, Answer]) -> list[Item]:
@@ -429,10 +482,6 @@ _NO_GROUP = new_id()
 
 class _Keyed(Exception):
     """Some of these have to do with keys: run the transaction again, with keys."""
-
-
-class InvalidChildren(CrewError):
-    code = INVALID_CHILDREN
 
 
 def _refuse_children(item: Item, error: Exception) -> Refused:

@@ -63,6 +63,7 @@ async def _make(creator: Creator, connection: Connection, calls: list[Call], aft
         refused = await creator.find_groups(connection, [call for call in calls if call.new_group is None])
         for error in refused.values():
             raise error
+        await creator.lock_groups(connection, calls)
         made = await creator.look_and_make(connection, calls, found)
     after.places += found.places
     after.due += found.due

@@ -52,6 +52,10 @@ select
     end) as place
 from t;
 
+-- name: lock_groups
+-- So that they are not deleted before we commit. $1 ns $2 numbers
+select group_no from task_group where ns = $1 and group_no = any ($2::bigint[]) order by group_no for key share;
+
 -- name: create_tasks
 -- New groups and tasks of many calls at once. An id that is there already raises unique_violation: nothing is made.
 -- $1 ns
@@ -63,7 +67,7 @@ from t;
 --   $28 place among the child's parents
 -- in full, of tasks: $29 keys $30 on duplicate $31 time-outs $32 on parent failure; of links: $33 subtree $34 adopted
 -- Of what is never null the first value stands for those that are missing.
--- Into a group that is gone nothing is made, and nothing is answered.
+-- Into a group that is gone, or locked by whoever deletes it, nothing is made, and nothing is answered: lock_groups waits.
 with there as materialized (
   -- Locked, so that it is not deleted meanwhile. What goes on from a task is safe by the lease of that.
   select group_no from task_group
@@ -71,7 +75,7 @@ with there as materialized (
     select distinct coalesce(g.group_no, ($7::bigint[])[1])
     from unnest($5::uuid[], $7::bigint[], $23::bigint[]) as g(id, group_no, spawned_by)
     where g.spawned_by is null))
-  order by group_no for key share),
+  order by group_no for key share skip locked),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
@@ -236,7 +240,7 @@ from t order by ord;
 with there as materialized (
   select group_no from task_group
   where ns = $1 and group_no = any (array(select distinct g.group_no from unnest($7::bigint[]) as g(group_no) where g.group_no <> 0))
-  order by group_no for key share),
+  order by group_no for key share skip locked),
 new_group as materialized (
   select nextval('group_no') as group_no, u.*
   from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
@@ -282,7 +286,7 @@ select array_agg(ord::int order by ord) as ords, array_agg(no order by ord) as n
 -- name: create_ready_task
 -- create_ready_tasks for one task of a group that is there: three quarters of the time, which is all that one caller after another waits
 -- for. $1 ns $2 id $3 group_no $4 channel $5 workgroup $6 rank $7 name $8 input $9 metadata
-with there as materialized (select group_no from task_group where ns = $1 and group_no = $3 for key share),
+with there as materialized (select group_no from task_group where ns = $1 and group_no = $3 for key share skip locked),
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, max_attempts, retry_delay, backoff,
     max_delay, has_parents)

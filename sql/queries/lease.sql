@@ -1,5 +1,6 @@
 -- What workers do with their leases: complete, fail, extend, release; and what happens to leases that nobody keeps.
 -- Rows are always locked in this order: claim, lease (by number), runner (by key), blocked (by number), hold.
+-- Lean, statements pass over leases that others have in hand: those are asked for again, apart and in full, which waits for them.
 
 -- name: standing_leases
 -- Tasks that stand under these lease numbers. $1 ns $2 lease nos
@@ -7,6 +8,12 @@ select l.lease_no, l.until, u.no, u.attempt
 from lease l cross join lateral unnest(l.nos, l.attempts) as u(no, attempt)
 where l.ns = $1 and l.lease_no = any ($2::bigint[])
 order by l.lease_no, u.no;
+
+-- name: free_leases
+-- Tasks of these leases that nobody else has in hand; locked until the transaction ends. $1 ns $2 lease nos, sorted
+with held as materialized (
+  select lease_no, nos from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update skip locked)
+select lease_no, unnest(nos) as no from held;
 
 -- name: complete_tasks
 -- Ends tasks and frees the children that waited for them alone. Items whose lease does not stand are not in `ords`;
@@ -17,7 +24,13 @@ order by l.lease_no, u.no;
 -- seconds for the children, or null
 -- in full: $7 makes tasks: SUBTREE links from it count on until settle_children; $8 keyed items too
 with held as materialized (
-  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part
+  --lean{
+  for update skip locked),
+  --lean}
+  --full{
+  for update),
+  --full}
 -- Whoever hangs a child under a running task stamps its lease, and may have committed after our snapshot was taken: then
 -- its edge is invisible to us, but the stamp is read from the locked, newest row.
 fresh as materialized (
@@ -247,7 +260,13 @@ select ord::int, is_twin, no, channel, 0, workgroup, null, 0, 0 from item where 
 -- name: release_leases
 -- Gives tasks back untouched; the twins of keyed ones are freed after (free_twins). $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers
 with held as materialized (
-  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part
+  --lean{
+  for update skip locked),
+  --lean}
+  --full{
+  for update),
+  --full}
 item as materialized (
   select f.lease_no, f.part, f.worker, u.*, g.ord
   from held f
@@ -287,7 +306,13 @@ select ord::int, no, channel, rank, key is not null as keyed from back;
 -- Never shortens, and never past the deadline; an offer is confirmed by it. Tasks of a lease that are not named stay behind in a part of their own, unextended.
 -- $1 ns $2 lease nos, sorted; items: $3 lease nos $4 numbers $5 seconds
 with held as materialized (
-  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part for update),
+  select * from lease where ns = $1 and lease_no = any ($2::bigint[]) order by lease_no, part
+  --lean{
+  for update skip locked),
+  --lean}
+  --full{
+  for update),
+  --full}
 item as materialized (
   select f.lease_no, f.part, u.*, g.ord
   from held f
