@@ -73,6 +73,8 @@ STATEMENTS = {
     "settle_children": "ending",
     "fail_tasks": "lease",
     "extend_leases": "lease",
+    "extend_leases_full": "lease",
+    "free_leases": "lease",
     "promote_scheduled": "clock",
     "overdue_leases": "clock",
     "expire_leases": "clock",
@@ -251,7 +253,7 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "claim_tasks_full": await call(
             lambda r: claim_tasks_full(r, NS, [START], [request(20, claim_id=new_id()) for _ in range(5)])
         ),
-        "complete_tasks": await call(lambda r: complete_tasks(r, NS, completions(*completing))),
+        "complete_tasks": await call(lambda r: complete_tasks(r, NS, completions(*completing), waits=False)),
         "complete_tasks_full": await call(lambda r: complete_tasks(r, NS, completions(*completing), keyed=True)),
         "create_tasks": await call(lambda r: create_tasks(r, NS, fresh)),
         "create_tasks_full": await call(lambda r: create_tasks(r, NS, with_keys)),
@@ -265,7 +267,9 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "doomed": (statement("ending", "doomed"), (NS, [r.no for r in completing])),
         "settle_children": (statement("ending", "settle_children"), (NS, [], [r.no for r in completing], [])),
         "fail_tasks": await call(lambda r: fail_tasks(r, NS, failures(*failing))),
-        "extend_leases": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60)),
+        "extend_leases": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60, waits=False)),
+        "extend_leases_full": await call(lambda r: extend_leases(r, NS, pairs(*extending[:90]), 60)),
+        "free_leases": (statement("lease", "free_leases"), (NS, sorted({r.lease_no for r in extending}))),
         "promote_scheduled": (statement("clock", "promote_scheduled"), (NS, 1000, EVER)),
         "overdue_leases": (statement("clock", "overdue_leases"), (NS, 5.0, 200, EVER)),
         "expire_leases": (statement("clock", "expire_leases"), (NS, sorted({r.lease_no for r in expiring}))),
