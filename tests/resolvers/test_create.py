@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 
@@ -236,7 +237,7 @@ async def test_a_group_that_is_gone_takes_no_tasks_and_one_with_its_id_does(
 
 
 async def test_a_group_with_the_id_of_one_that_is_gone_is_not_taken_for_it_beside_a_repeat(crew: Crew) -> None:
-    """Two calls are gathered, and one's id is there already: each is made alone, the other by the number of the group of now."""
+    """Two calls are gathered, and one's id is there already: each is made apart, the other by the number of the group of now."""
     gone, other, task, repeated = (new_id() for _ in range(4))
     await crew.create(id=gone)
     await crew.create_tasks(gone, {"name": "x"})
@@ -251,7 +252,7 @@ async def test_a_group_with_the_id_of_one_that_is_gone_is_not_taken_for_it_besid
         [creator.into_old(group, [NewTask(name="n", channel="c", id=strawberry.ID(id))], ())]
         for group, id in ((gone, task), (other, repeated))
     ]
-    answers = await creator._flush(parts)
+    answers = await asyncio.gather(*(creator._made(part) for part in parts))
     assert [[[str(id) for _, id in made.tasks] for made in answer] for answer in answers] == [[[task]], [[repeated]]]
     assert await crew.states(gone) == {"a": "READY"}
 
