@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from bench.harness import BARE
+from bench.harness import BARE, SHARED
 from bench.results import Figure, Results
 
 
@@ -88,7 +88,7 @@ class Aim:
         """None where it was not measured."""
         kept = results.get(self.source)
         figure = next((f for f in kept.figures if f.name == self.figure), None) if kept else None
-        if figure is None:
+        if figure is None or not figure.series.keys() >= set(self.values.ours):
             return None
         found = self.values.values(figure, self.more)
         median = statistics.median(found)
@@ -149,6 +149,13 @@ AIMS = (
     ),
     _peers(
         CREATION, "create, 10 clients, over the best peer", "create one by one, 10 clients", _ours.over(*PEERS), 1.5
+    ),
+    _peers(
+        CREATION,
+        "create, 10 callers of one client, over the best peer",
+        "create one by one, 10 clients",
+        best(SHARED).over(*PEERS),
+        1.5,
     ),
     _peers(CREATION, "create, 1 client, over pgqueuer", "create one by one, 1 client", _ours.over("pgqueuer"), 0.9),
     _peers(CREATION, "create in bulk, over the best peer", "create in bulk", _ours.over(*PEERS), 1.1),

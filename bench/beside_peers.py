@@ -5,9 +5,10 @@
 
 HARNESS_DIR is a copy of the peer harness: its README says how to set it up; its PostgreSQL must be running, and the peers'
 templates made by its `bench.py setup`. What is measured, and how, it says, too; Crew is two peers of it: `crew` works by long
-poll, `crew_ws` by websocket. `bare` is none: the least that a queue behind HTTP can do (bench/bare_queue.py), for what can be
-reached at all. Part by part, and in each round of it all take turns in random order, within a minute: the machine is not the same
-for an hour. `--snapshot`: a drain while another transaction holds a snapshot.
+poll, `crew_ws` by websocket; where ten create, `crew_shared` is ten callers in one program, which share a client. `bare` is none:
+the least that a queue behind HTTP can do (bench/bare_queue.py), for what can be reached at all. Part by part, and in each round of
+it all take turns in random order, within a minute: the machine is not the same for an hour.
+`--snapshot`: a drain while another transaction holds a snapshot.
 Prints medians, and Crew over the best of the others as the median of each round's ratio.
 """
 
@@ -23,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.harness import BARE, OURS
+from bench.harness import BARE, OURS, SHARED
 from bench.results import Figure, add_argument, save, spread
 
 ROUND = {
@@ -56,10 +57,11 @@ def measured(home: Path, peers: list[str], rounds: int, snapshot: bool, parts: S
         run = ["bash", "-c", command, "bash", script, str(home), sys.executable, *given]
         subprocess.run(run, cwd=home, check=True, stdout=sys.stderr)
 
-    harness("setup", *OURS, BARE)
+    harness("setup", *OURS, SHARED, BARE)
     everyone = [*OURS, BARE, *peers]
     for part in parts:
-        harness("round", *everyone, "--rounds", str(rounds), "--parts", part)
+        shared = [SHARED] * (part == "enqueue10")
+        harness("round", *everyone, *shared, "--rounds", str(rounds), "--parts", part)
     if snapshot:
         harness("longtx", *everyone, "--rounds", "1", "--jobs", "100000", "--cap", "40")
     found: Values = defaultdict(lambda: defaultdict(dict))
@@ -78,13 +80,13 @@ def kept(found: Values, peers: list[str]) -> list[Figure]:
     figures = []
     for name, by_peer in found.items():
         rounds = sorted(set.intersection(*(set(values) for values in by_peer.values())))
-        series = {who: [by_peer[who][n] for n in rounds] for who in (*OURS, BARE, *peers) if who in by_peer}
+        series = {who: [by_peer[who][n] for n in rounds] for who in (*OURS, SHARED, BARE, *peers) if who in by_peer}
         figures.append(Figure(name, (ROUND | SNAPSHOT)[name][2], series))
     return figures
 
 
 def table(found: Values, peers: list[str]) -> list[str]:
-    everyone = [*OURS, BARE, *peers]
+    everyone = [*OURS, SHARED, BARE, *peers]
     lines = [
         f"| | {' | '.join(everyone)} | best of ours / best of the others |",
         f"|---|{'---:|' * (len(everyone) + 1)}",

@@ -2,7 +2,8 @@
 
     python -P bench/harness.py HARNESS_DIR PYTHON round|longtx …
 
-HARNESS_DIR/bench.py is taken as it is, with three peers more: `crew` (works by long poll), `crew_ws` (by websocket) and `bare`
+HARNESS_DIR/bench.py is taken as it is, with four peers more: `crew` (works by long poll), `crew_ws` (by websocket), `crew_shared`
+(its producers share one client and one group, as those of graphile, pg-boss and others share theirs) and `bare`
 (bench/bare_queue.py). PYTHON is the interpreter with Crew in it. Each measurement of theirs has a fresh database, and a fresh
 server process on it.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"crew": "long-poll", "crew_ws": "websocket"}
+SHARED = "crew_shared"
 BARE = "bare"
 """No peer, but what no peer behind an HTTP API is faster than."""
 
@@ -68,7 +70,7 @@ def main() -> None:
     harness: dict[str, Any] = {"__name__": "harness", "__file__": str(home / "bench.py")}
     exec(compile(source, str(home / "bench.py"), "exec"), harness)
     server = Server(python)
-    ours = {**OURS, BARE: BARE}
+    ours = {**OURS, SHARED: "long-poll", BARE: BARE}
     theirs = {name: harness[name] for name in ("cmdline", "env", "reset", "setup")}
 
     def cmdline(peer: str, cmd: str, **given: Any) -> list[str]:

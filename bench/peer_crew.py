@@ -53,6 +53,16 @@ class CrewPeer:
         await crew.work()
 
 
+class SharedCrewPeer(CrewPeer):
+    """Clients of one program: each adds task after task to the group that all of them share."""
+
+    async def open(self, clients: int) -> None:
+        await super().open(1)
+
+    async def enqueue(self, t0: int, client: int) -> None:
+        await self._groups[0].add("noop", peer_py.pay(t0))
+
+
 class BarePeer:
     """The client of bench.bare_queue: as many calls at once, and as large, as the SDK's; with what is sent and nothing else."""
 
@@ -106,7 +116,7 @@ def main() -> None:
     given = arguments.parse_args()
     given.cfg = json.dumps(given.cfg)
     logging.disable(logging.WARNING)
-    peer_py.PEERS[given.peer] = BarePeer if given.peer == "bare" else CrewPeer
+    peer_py.PEERS[given.peer] = {"bare": BarePeer, "crew_shared": SharedCrewPeer}.get(given.peer, CrewPeer)
     uvloop.run(peer_py.main(given))
 
 

@@ -35,7 +35,7 @@ export interface TaskOptions<Result = any> {
   id?: string;
 }
 
-type Parent = Draft<any> | string;
+export type Parent = Draft<any> | string;
 
 /** One planned task. `after` and `afterSubtree` say what it waits for; both return it. */
 export class Draft<Result = any> {

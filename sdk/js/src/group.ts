@@ -1,11 +1,13 @@
-/** Producing: a DAG built in JavaScript, sent in one call, and waited for. */
+/** Producing: a DAG built in JavaScript, sent in one call, and waited for; or a group that many add to, task by task. */
 
+import { Adding } from "./adding.js";
 import { now, type Api, type Json } from "./api.js";
 import { pause } from "./backoff.js";
 import { CREATE_GROUP, CREATE_TASKS, EVENTS_POLL, FAILED_TASKS, GROUP, TASK } from "./documents.js";
-import { Draft, type TaskOptions } from "./draft.js";
+import { Draft, type Parent, type TaskOptions } from "./draft.js";
 import { GroupStuck, Refused, TaskFailed, TimeoutError } from "./errors.js";
 import { newId } from "./ids.js";
+import { encode } from "./json.js";
 import { current, withTrace } from "./tracing.js";
 import { sleep } from "./waiting.js";
 
@@ -37,11 +39,22 @@ export interface GroupOptions {
   paused?: boolean;
 }
 
-/** One task group. `task` plans, `send` creates what is planned (in one call, safe to repeat), `finished` waits. */
+/** What `add` takes: the options of a task, and what it waits for. */
+export interface AddOptions<Result = any> extends TaskOptions<Result> {
+  after?: Parent[];
+  afterSubtree?: Parent[];
+}
+
+/**
+ * One task group. `task` plans, `send` creates what is planned (in one call, safe to repeat), `finished` waits.
+ *
+ * `add` creates one task now: for groups that many callers of a program add to, for as long as they like.
+ */
 export class Group {
   readonly id: string;
   readonly tasks: Draft<any>[] = [];
   private created = false;
+  private readonly adding = new Adding((tasks) => this.createAdded(tasks));
 
   constructor(
     private readonly api: Api,
@@ -55,6 +68,23 @@ export class Group {
   task<Result = any>(channel: string, input?: unknown, options: TaskOptions<Result> = {}): Draft<Result> {
     const planned = new Draft<Result>(channel, input, options, this);
     this.tasks.push(planned);
+    return planned;
+  }
+
+  /**
+   * Create a task now, and the group with what is planned if need be.
+   *
+   * Callers that add at the same time share calls, and each fares as if it had been alone. Rejects with Refused: then it was not
+   * created; with Unavailable: then it may have been; with TypeError for what is no JSON. The group keeps nothing of it.
+   */
+  async add<Result = any>(channel: string, input?: unknown, options: AddOptions<Result> = {}): Promise<Draft<Result>> {
+    const { after = [], afterSubtree = [], ...rest } = options;
+    const planned = new Draft<Result>(channel, input, rest, this).after(...after).afterSubtree(...afterSubtree);
+    const made = withTrace(planned.asInput(), current());
+    encode(made); // What is no JSON is for its own caller to hear of.
+    if ([...after, ...afterSubtree].some((parent) => parent instanceof Draft && !parent.sent)) await this.send();
+    await this.adding.add(made);
+    planned.sent = true;
     return planned;
   }
 
@@ -100,9 +130,14 @@ export class Group {
       await this.ask(CREATE_GROUP, { input: group });
       this.created = true;
     } else if (tasks.length) {
-      await this.ask(CREATE_TASKS, { input: { groupId: this.id, tasks } });
+      await this.createAdded(tasks);
     }
     for (const task of unsent) task.sent = true;
+  }
+
+  private async createAdded(tasks: Json[]): Promise<void> {
+    if (!this.created) await this.send();
+    await this.ask(CREATE_TASKS, { input: { groupId: this.id, tasks } });
   }
 
   /**

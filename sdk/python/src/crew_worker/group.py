@@ -1,15 +1,16 @@
-"""Producing: a DAG built in Python, sent in one call, and waited for."""
+"""Producing: a DAG built in Python, sent in one call, and waited for; or a group that many add to, task by task."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from crew_worker import tracing
-from crew_worker.api import Json
+from crew_worker.adding import Adding
+from crew_worker.api import Json, encode
 from crew_worker.backoff import pause
 from crew_worker.documents import CREATE_GROUP, CREATE_TASKS, EVENTS_POLL, FAILED_TASKS, GROUP, TASK
 from crew_worker.draft import Draft
@@ -46,7 +47,10 @@ class Ended:
 
 
 class Group:
-    """One task group. `task` plans, `send` creates what is planned (in one call, safe to repeat), `finished` waits."""
+    """One task group. `task` plans, `send` creates what is planned (in one call, safe to repeat), `finished` waits.
+
+    `add` creates one task now: for groups that many callers of a program add to, for as long as they like.
+    """
 
     def __init__(
         self, crew: Crew, name: str, *, id: str | None = None, metadata: Any = None, paused: bool = False
@@ -56,6 +60,7 @@ class Group:
         self.tasks: list[Draft[Any]] = []
         self._created = False
         self._sent = 0  # all before this one are
+        self._adding = Adding(self._create_added)
 
     @overload
     def task(
@@ -68,6 +73,30 @@ class Group:
         seed, on_parent_failure, metadata, and `returns`, which makes the result of its output."""
         planned: Draft[Any] = Draft(channel, input, group=self, **options)
         self.tasks.append(planned)
+        return planned
+
+    async def add(
+        self,
+        channel: str,
+        input: Any = None,
+        *,
+        after: Iterable[Draft[Any] | str] = (),
+        after_subtree: Iterable[Draft[Any] | str] = (),
+        **options: Any,
+    ) -> Draft[Any]:
+        """Create a task now, and the group with what is planned if need be; takes the options of `task`, and what it waits for.
+
+        Callers that add at the same time share calls, and each fares as if it had been alone. Raises Refused: then it was not
+        created; Unavailable: then it may have been; TypeError or ValueError for what is no JSON. The group keeps nothing of it.
+        """
+        parents, roots = list(after), list(after_subtree)
+        planned: Draft[Any] = Draft(channel, input, group=self, **options).after(*parents).after_subtree(*roots)
+        made = tracing.with_trace(planned.as_input(), tracing.current())
+        encode(made)  # What is no JSON is for its own caller to hear of.
+        if any(isinstance(parent, Draft) and not parent.sent for parent in (*parents, *roots)):
+            await self.send()
+        await self._adding.add(made)
+        planned.sent = True
         return planned
 
     async def send(self) -> Self:
@@ -123,9 +152,14 @@ class Group:
             await self._ask(CREATE_GROUP, {"input": group})
             self._created = True
         elif tasks:
-            await self._ask(CREATE_TASKS, {"input": {"groupId": self.id, "tasks": tasks}})
+            await self._create_added(tasks)
         for task in unsent:
             task.sent = True
+
+    async def _create_added(self, tasks: list[Json]) -> None:
+        if not self._created:
+            await self.send()
+        await self._ask(CREATE_TASKS, {"input": {"groupId": self.id, "tasks": tasks}})
 
     async def finished(self, timeout: float | None = None) -> Self:
         """Sends what is unsent, and waits until every task has SUCCEEDED or is CANCELLED.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, Self, TypeVar
 
 from crew_worker import client, draft, group
@@ -83,6 +83,20 @@ class Group:
     def task(self, channel: str, input: Any = None, **options: Any) -> Draft[Any]:
         """Plan a task; takes what the async one takes."""
         return Draft(self._portal, self.planned.task(channel, input, **options))
+
+    def add(
+        self,
+        channel: str,
+        input: Any = None,
+        *,
+        after: Iterable[Draft[Any] | str] = (),
+        after_subtree: Iterable[Draft[Any] | str] = (),
+        **options: Any,
+    ) -> Draft[Any]:
+        """Create a task now; threads that add at the same time share calls. Raises Refused, Unavailable."""
+        parents, roots = map(inner, after), map(inner, after_subtree)
+        added = self.planned.add(channel, input, after=parents, after_subtree=roots, **options)
+        return Draft(self._portal, self._portal.call(added))
 
     def send(self) -> Self:
         """Create what is planned, in one call."""
