@@ -172,27 +172,17 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
 
     Raises asyncpg.UniqueViolationError, and makes nothing, when an id is there already.
     """
-    g, t, links = batch.groups, batch.tasks, batch.links
+    t, links = batch.tasks, batch.links
     if batch.is_one_everyday:
         return await _create_ready_task(connection, ns, t[0])
+    if batch.is_everyday:
+        return await _create_ready(connection, ns, batch)
     args: tuple[list[Any], ...] = (
-        [x.id for x in g],
-        [x.name for x in g],
-        [x.metadata for x in g],
+        *_new_groups(batch),
         [x.id for x in t],
         once([x.new_group for x in t]),
         once([x.group_no for x in t]),
-        once([x.channel for x in t]),
-        once([x.workgroup for x in t]),
-        once([x.rank for x in t]),
-        once([x.name for x in t]),
-        some([x.input for x in t]),
-        some([x.metadata for x in t]),
-    )
-    if batch.is_everyday:
-        return await _create_ready(connection, ns, args, t)
-    args = (
-        *args,
+        *_everyday_columns(t),
         some([x.run_after for x in t]),
         some([x.delay for x in t]),
         some([x.parent_delay for x in t]),
@@ -223,12 +213,32 @@ async def create_tasks(connection: Connection, ns: int, batch: Batch) -> list[Cr
     return [CreatedRow(*row) for row in await connection.fetch(statement("create", "create_tasks"), ns, *args)]
 
 
-async def _create_ready(
-    connection: Connection, ns: int, args: tuple[list[Any], ...], tasks: list[NewTaskRow]
-) -> list[CreatedRow]:
-    found = CreatedReadyRow(*(await connection.fetch(statement("create", "create_ready_tasks"), ns, *args))[0])
+def _new_groups(batch: Batch) -> tuple[list[Any], ...]:
+    return [x.id for x in batch.groups], [x.name for x in batch.groups], [x.metadata for x in batch.groups]
+
+
+def _everyday_columns(t: list[NewTaskRow]) -> tuple[list[Any], ...]:
+    return (
+        once([x.channel for x in t]),
+        once([x.workgroup for x in t]),
+        once([x.rank for x in t]),
+        once([x.name for x in t]),
+        some([x.input for x in t]),
+        some([x.metadata for x in t]),
+    )
+
+
+async def _create_ready(connection: Connection, ns: int, batch: Batch) -> list[CreatedRow]:
+    t = batch.tasks
+    args = (ns, [x.id for x in t], once([x.group_no for x in t]), *_everyday_columns(t))
+    if batch.groups:
+        full = (once([x.new_group for x in t]), *_new_groups(batch))
+        rows = await connection.fetch(statement("create", "create_ready_tasks_full"), *args, *full)
+    else:
+        rows = await connection.fetch(statement("create", "create_ready_tasks"), *args)
+    found = CreatedReadyRow(*rows[0])
     made = zip(found.ords or (), found.nos or (), found.groups or (), strict=True)
-    return [CreatedRow(n, no, group, tasks[n - 1].channel, tasks[n - 1].rank, READY, None) for n, no, group in made]
+    return [CreatedRow(n, no, group, t[n - 1].channel, t[n - 1].rank, READY, None) for n, no, group in made]
 
 
 async def _create_ready_task(connection: Connection, ns: int, t: NewTaskRow) -> list[CreatedRow]:

@@ -235,38 +235,54 @@ from t order by ord;
 
 -- name: create_ready_tasks
 -- What create_tasks makes of tasks of the default policy that wait for nothing and have no key, in two thirds of the time.
--- $1 ns; groups: $2 ids $3 names $4 metadata; tasks: $5 ids $6 place in $2 of a new group, or 0 $7 number of an existing group
--- $8 channels $9 workgroups $10 ranks $11 names $12 inputs $13 metadata. Of $6 to $11 the first stands for those that are missing.
+-- $1 ns $2 ids $3 numbers of groups that are there, or 0 $4 channels $5 workgroups $6 ranks $7 names $8 inputs $9 metadata
+-- in full, with new groups: $10 place in $11 of a task's new group, or 0; of groups: $11 ids $12 names $13 metadata
+-- Of $3 to $7 and $10 the first stands for those that are missing.
 with there as materialized (
-  select group_no from task_group
-  where ns = $1 and group_no = any (array(select distinct g.group_no from unnest($7::bigint[]) as g(group_no) where g.group_no <> 0))
-  order by group_no for key share skip locked),
+  select group_no from task_group where ns = $1 and group_no = any ($3::bigint[]) order by group_no for key share skip locked),
+--full{
 new_group as materialized (
   select nextval('group_no') as group_no, u.*
-  from unnest($2::uuid[], $3::text[], $4::json[]) with ordinality as u(id, name, metadata, ord)),
+  from unnest($11::uuid[], $12::text[], $13::json[]) with ordinality as u(id, name, metadata, ord)),
+--full}
 t as materialized (
   select
     nextval('task_no') as no,
     u.id,
-    coalesce(u.channel, ($8::int[])[1]) as channel,
-    coalesce(u.workgroup, ($9::int[])[1]) as workgroup,
-    coalesce(u.rank, ($10::int[])[1]) as rank,
-    coalesce(u.name, ($11::text[])[1]) as name,
+    coalesce(
+      --full{
+      (select array_agg(group_no order by ord) from new_group)[coalesce(u.new_group, ($10::int[])[1])],
+      --full}
+      u.old_group,
+      ($3::bigint[])[1]) as group_no,
+    coalesce(u.channel, ($4::int[])[1]) as channel,
+    coalesce(u.workgroup, ($5::int[])[1]) as workgroup,
+    coalesce(u.rank, ($6::int[])[1]) as rank,
+    coalesce(u.name, ($7::text[])[1]) as name,
     u.input,
     u.metadata,
-    u.ord,
-    coalesce(
-      (select array_agg(group_no order by ord) from new_group)[coalesce(u.new_group, ($6::int[])[1])],
-      u.old_group,
-      ($7::bigint[])[1]) as group_no
-  from unnest($5::uuid[], $6::int[], $7::bigint[], $8::int[], $9::int[], $10::int[], $11::text[], $12::json[], $13::json[])
-    with ordinality as u(id, new_group, old_group, channel, workgroup, rank, name, input, metadata, ord)
-  where coalesce(u.new_group, ($6::int[])[1]) <> 0
-    or coalesce(u.old_group, ($7::bigint[])[1]) in (select group_no from there)),
+    u.ord
+  from unnest($2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::text[], $8::json[], $9::json[]
+    --full{
+    , $10::int[]
+    --full}
+    ) with ordinality as u(id, old_group, channel, workgroup, rank, name, input, metadata,
+      --full{
+      new_group,
+      --full}
+      ord)
+  -- `is true`: a join might change the order in which numbers are drawn.
+  where (coalesce(u.old_group, ($3::bigint[])[1]) in (select group_no from there)) is true
+    --full{
+    or coalesce(u.new_group, ($10::int[])[1]) <> 0
+    --full}
+  ),
+--full{
 grouped as (
   insert into task_group (ns, group_no, id, name, metadata, made_upto)
   select $1, group_no, id, name, metadata, (select coalesce(max(no), 0) from t) from new_group
   returning group_no),
+--full}
 made as (
   insert into task (ns, no, id, group_no, channel, workgroup, rank, name, input, metadata, max_attempts, retry_delay, backoff,
     max_delay, has_parents)
@@ -277,11 +293,13 @@ soon as (
 told as (
   insert into event (ns, kind, state, nos, groups, channels, workgroups, attempts)
   select $1, 1, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
-  from t having count(*) > 0),
-told_groups as (
+  from t having count(*) > 0)
+--full{
+, told_groups as (
   insert into event (ns, kind, groups)
   select $1, 18, array_agg(group_no) from grouped having count(*) > 0)
-select array_agg(ord::int order by ord) as ords, array_agg(no order by ord) as nos, array_agg(group_no order by ord) as groups from t;
+--full}
+select array_agg(ord::int) as ords, array_agg(no) as nos, array_agg(group_no) as groups from t;
 
 -- name: create_ready_task
 -- create_ready_tasks for one task of a group that is there: three quarters of the time, which is all that one caller after another waits

@@ -65,6 +65,7 @@ STATEMENTS = {
     "complete_tasks_full": "lease",
     "create_tasks": "create",
     "create_ready_tasks": "create",
+    "create_ready_tasks_full": "create",
     "create_tasks_full": "create",
     "merge_ready": "key",
     "take_in": "key",
@@ -244,7 +245,8 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         links=[NewLink(n, 0, n + 1, 0) for n in range(1, 100)],
     )
     policy = {"retry_delay": 30.0, "max_delay": 3600.0}
-    everyday = Batch(groups=fresh.groups, tasks=[new_task("t", new_group=1, **policy) for _ in range(100)])
+    into_new = Batch(groups=fresh.groups, tasks=[new_task("t", new_group=1, **policy) for _ in range(100)])
+    into_old = Batch(tasks=[new_task("t", group_no=1 + n % 50, **policy) for n in range(100)])
     with_keys = Batch(groups=fresh.groups, tasks=[replace(t, key="k") for t in fresh.tasks], links=list(fresh.links))
     return {
         "claim_tasks": await call(
@@ -257,7 +259,8 @@ async def make_working_set(c: asyncpg.Connection) -> dict[str, tuple[str, tuple[
         "complete_tasks_full": await call(lambda r: complete_tasks(r, NS, completions(*completing), keyed=True)),
         "create_tasks": await call(lambda r: create_tasks(r, NS, fresh)),
         "create_tasks_full": await call(lambda r: create_tasks(r, NS, with_keys)),
-        "create_ready_tasks": await call(lambda r: create_tasks(r, NS, everyday)),
+        "create_ready_tasks": await call(lambda r: create_tasks(r, NS, into_old)),
+        "create_ready_tasks_full": await call(lambda r: create_tasks(r, NS, into_new)),
         "merge_ready": (statement("key", "merge_ready"), (NS, keyed[:100])),
         "take_in": (statement("key", "take_in"), (NS, keyed[:1])),
         "bring_twins": (
