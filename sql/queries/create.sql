@@ -295,6 +295,7 @@ told as (
   select $1, 1, 2, array_agg(no), array_agg(group_no), array_agg(channel), array_agg(workgroup), array_agg(0)
   from t having count(*) > 0)
 --full{
+-- After `told`, and so told before it: the last insert that nothing reads from runs first.
 , told_groups as (
   insert into event (ns, kind, groups)
   select $1, 18, array_agg(group_no) from grouped having count(*) > 0)

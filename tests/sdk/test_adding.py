@@ -11,6 +11,7 @@ import pytest
 
 from crew_worker import Crew, Draft, Refused, Unavailable, adding, sync
 from crew_worker.group import Group
+from crew_worker.ids import new_id
 from crew_worker.testing import in_memory
 from tests.support.process import ServerProcess
 
@@ -72,7 +73,8 @@ async def test_ten_that_add_task_after_task_share_calls():
             await group.add("work", name=f"{who}.{n}")
 
     await asyncio.gather(*map(each, range(10)))
-    assert api.calls[0] == [], "the group, made once"
+    assert api.calls[0] == []
+    assert api.calls.count([]) == 1, "the group, made once"
     names = [name for call in api.calls[1:] for name in call]
     assert len(names) == len(set(names)) == 100
     assert len(api.calls) < 50
@@ -183,21 +185,22 @@ async def test_a_server_in_memory_takes_them():
 async def test_a_server_takes_them(served: ServerProcess):
     async with Crew(served.url) as crew:
         group = crew.group("many")
-        root = group.task("held", name="root")
+        root, same = group.task("held", name="root"), new_id()
 
         async def each(who: int) -> list[Any]:
-            given = [{"key": "one", "on_duplicate": "REJECT"}, {"after": [root]}, {"workgroup": ""}]
+            given = [{"key": "one", "on_duplicate": "REJECT"}, {"after": [root]}, {"workgroup": ""}, {"id": same}]
             return await asyncio.gather(
                 *(group.add("held", {"who": who}, name=f"{who}.{n}", **more) for n, more in enumerate(given)),
                 return_exceptions=True,
             )
 
-        keyed, waiting, nameless = zip(*await asyncio.gather(*map(each, range(10))), strict=True)
+        keyed, waiting, nameless, repeats = zip(*await asyncio.gather(*map(each, range(10))), strict=True)
         assert [end.code for end in keyed if isinstance(end, Refused)] == ["DUPLICATE_KEY"] * 9
         assert all(isinstance(end, Draft) for end in waiting)
         assert [(end.code, end.path) for end in nameless] == [("BAD_INPUT", ("input", "tasks", 0, "workgroup"))] * 10
         found = (await crew.ask(TASKS, {"id": group.id}))["tasks"]["nodes"]
-        assert len(found) == 1 + 1 + 10
+        assert [end.id for end in repeats] == [same] * 10, "created once, as a call that is repeated"
+        assert len(found) == 1 + 1 + 10 + 1
         assert all(t["parents"] == [{"name": "root"}] for t in found if t["name"].endswith(".1"))
 
 

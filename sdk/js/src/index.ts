@@ -15,7 +15,7 @@ export {
   TimeoutError,
   Unavailable,
 } from "./errors.js";
-export { Group, type GroupOptions } from "./group.js";
+export { Group, type AddOptions, type GroupOptions } from "./group.js";
 export type { Handle } from "./handler.js";
 export { decode, encode } from "./json.js";
 export { lines, silent, type Fields, type Level, type Logger } from "./log.js";
